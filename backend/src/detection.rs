@@ -1,0 +1,162 @@
+//! Takes what was stored, in the order in which it was; gives findings to the database. Never judges a record
+//! that is not durable, and keeps no state of its own: after a restart it reads the last day again.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::str::FromStr;
+
+use anyhow::Context;
+use datafusion::arrow::array::AsArray;
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
+use datafusion::prelude::SessionContext;
+use detect::{Detection, Finding, FindingId, Prefix};
+use futures::StreamExt;
+use tokio::sync::mpsc;
+use uplink::MemberId;
+
+use crate::database::Database;
+use crate::ingest::{Stored, now_ms};
+use crate::lake::{self, Received};
+
+/// How far back a restart reads, by the packets' time: longer than any detector's window.
+const LOOKBACK_MS: i64 = 24 * 3_600_000;
+const MS_A_DAY: i64 = 86_400_000;
+/// Records judged between two looks at other tasks.
+const RECORDS_A_TURN: usize = 4_096;
+
+/// One member's detectors, and what they found that the database does not have yet.
+struct Watched {
+    detection: Detection,
+    unsaved: BTreeMap<FindingId, Finding>,
+}
+
+impl Watched {
+    async fn judge(&mut self, records: &[flow::Record]) {
+        for some in records.chunks(RECORDS_A_TURN) {
+            for record in some {
+                self.detection.handle_record(record);
+            }
+            self.poll();
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn poll(&mut self) {
+        let found = self.detection.poll_findings();
+        self.unsaved.extend(found.into_iter().map(|finding| (finding.id, finding)));
+    }
+}
+
+/// All members' detectors.
+pub struct Detector {
+    database: Database,
+    members: BTreeMap<MemberId, Watched>,
+}
+
+impl Detector {
+    /// Detectors that know what the lake's last day says.
+    ///
+    /// # Errors
+    ///
+    /// When lake or database cannot be read.
+    pub async fn rebuild(database: Database, session: &SessionContext) -> anyhow::Result<Self> {
+        let mut detector = Self { database, members: BTreeMap::new() };
+        for (member, newest_ms) in newest(session).await? {
+            let records = detector
+                .replay(session, &member, newest_ms)
+                .await
+                .with_context(|| format!("detection of member {member} could not be rebuilt"))?;
+            tracing::info!(%member, records, "detection rebuilt");
+        }
+        detector.save().await;
+        Ok(detector)
+    }
+
+    /// Works until whoever stores is gone.
+    pub async fn run(mut self, mut stored: mpsc::Receiver<Stored>) {
+        while let Some(stored) = stored.recv().await {
+            for Received { batch, .. } in &stored.received {
+                match self.watched(&batch.header.member).await {
+                    Ok(watched) => watched.judge(&batch.records).await,
+                    Err(error) => tracing::error!(%error, "stored records are judged after a restart"),
+                }
+            }
+            self.save().await;
+            stored.acknowledge();
+        }
+    }
+
+    async fn watched(&mut self, member: &MemberId) -> anyhow::Result<&mut Watched> {
+        if !self.members.contains_key(member) {
+            let prefixes = self.database.member(member.as_str()).await?.own_prefixes;
+            let settings = settings(&prefixes)?;
+            let watched = Watched { detection: Detection::new(settings), unsaved: BTreeMap::new() };
+            self.members.insert(member.clone(), watched);
+        }
+        self.members.get_mut(member).context("a member that was just added is there")
+    }
+
+    /// What cannot be saved now is kept for the next time.
+    async fn save(&mut self) {
+        for (member, watched) in &mut self.members {
+            let findings: Vec<Finding> = watched.unsaved.values().cloned().collect();
+            match self.database.upsert_findings(member.as_str(), &findings, now_ms()).await {
+                Ok(()) => watched.unsaved.clear(),
+                Err(error) => tracing::error!(%error, %member, "findings could not be saved yet"),
+            }
+        }
+    }
+
+    async fn replay(
+        &mut self,
+        session: &SessionContext,
+        member: &MemberId,
+        newest_ms: i64,
+    ) -> anyhow::Result<usize> {
+        let from_ms = (newest_ms - LOOKBACK_MS).max(0);
+        let columns = lake::RECORD_COLUMNS;
+        let mut sql = String::new();
+        // The partition is the day a record started; one day more than the window covers records that began
+        // before it. Member identifiers have no character that a quoted text could end with.
+        write!(
+            sql,
+            "SELECT {columns} FROM flows WHERE member = '{member}' \
+             AND day >= CAST({day} AS DATE) AND end_time >= to_timestamp_millis({from_ms}) \
+             ORDER BY received_time, sensor, boot_epoch, sequence, position",
+            day = (from_ms / MS_A_DAY - 1).max(0),
+        )?;
+        let watched = self.watched(member).await?;
+        let mut stream = session.sql(&sql).await?.execute_stream().await?;
+        let mut count = 0;
+        while let Some(rows) = stream.next().await {
+            let records = lake::records(&rows?)?;
+            count += records.len();
+            watched.judge(&records).await;
+        }
+        Ok(count)
+    }
+}
+
+fn settings(own_prefixes: &[String]) -> anyhow::Result<detect::Settings> {
+    let own_prefixes =
+        own_prefixes.iter().map(|text| Prefix::from_str(text)).collect::<Result<_, _>>()?;
+    Ok(detect::Settings { own_prefixes, ..detect::Settings::default() })
+}
+
+/// Each member with rows in the lake, and the end of its newest one.
+async fn newest(session: &SessionContext) -> anyhow::Result<Vec<(MemberId, i64)>> {
+    let sql = "SELECT member, max(end_time) AS newest FROM flows GROUP BY member ORDER BY member";
+    let mut newest = Vec::new();
+    for rows in session.sql(sql).await?.collect().await? {
+        let members = cast(rows.column(0), &DataType::Utf8)?;
+        let micros = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+        let ends = cast(rows.column(1), &micros)?;
+        let ends = ends.as_primitive::<TimestampMicrosecondType>();
+        for (row, member) in members.as_string::<i32>().iter().enumerate() {
+            let member = member.context("a row of the lake has no member")?;
+            newest.push((MemberId::parse(member)?, ends.value(row) / 1000));
+        }
+    }
+    Ok(newest)
+}

@@ -1,0 +1,196 @@
+//! Takes the path of a data folder; gives the paths in it, and the lock that only one `serve` holds.
+//!
+//! ```text
+//! backend.toml     settings
+//! backend.sqlite   members, codes, sensors, batch summaries, findings
+//! ca/              the authority's and the backend's keys
+//! lake/flows/      the Delta Lake table of flow records
+//! spill/           what large queries put aside; may be emptied while nothing runs
+//! serve.lock       held by the process that stores
+//! ```
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+use uplink::{AuthorityError, CertificateAuthority};
+
+use crate::config::{self, Config, ConfigError};
+use crate::database::{Database, DatabaseError};
+use crate::lake::{Lake, LakeError, SessionLimits};
+
+/// Why a data folder cannot be used.
+#[derive(Debug, Error)]
+pub enum FolderError {
+    /// There is something already. Remedy: another folder; this one is not overwritten.
+    #[error("{0} exists already; nothing was changed")]
+    Exists(PathBuf),
+    /// Not made by `init`. Remedy: `spanwatch-backend init`, or another path.
+    #[error("{0} is no data folder: it has no backend.toml; `spanwatch-backend init` makes one")]
+    NotInitialised(PathBuf),
+    /// The file system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// What was asked for.
+        path: PathBuf,
+        /// Why it was refused.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process serves this folder. Remedy: stop that one; two would store every row twice.
+    #[error("another process serves {0}")]
+    Busy(PathBuf),
+    /// The address cannot be given to sensors. Remedy: write it as host:port.
+    #[error("address {0:?} is not a host and a port, as police.example:7443")]
+    Address(String),
+    /// Settings.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Keys.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// Database.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// Lake.
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+}
+
+/// A folder that `init` made.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    root: PathBuf,
+}
+
+impl Folder {
+    /// Makes a data folder: settings, keys, database and an empty lake. The settings come last, so that a folder
+    /// that has them is whole.
+    ///
+    /// # Errors
+    ///
+    /// When there is anything in the way, or the disk refuses.
+    pub async fn create(
+        root: &Path,
+        listen: SocketAddr,
+        address: &str,
+    ) -> Result<Self, FolderError> {
+        if !config::is_host_and_port(address) {
+            return Err(FolderError::Address(address.to_owned()));
+        }
+        let folder = Self { root: root.to_owned() };
+        for path in
+            [folder.config_path(), folder.database_path(), folder.authority_path(), folder.lake_path()]
+        {
+            if path.exists() {
+                return Err(FolderError::Exists(path));
+            }
+        }
+        std::fs::create_dir_all(root).map_err(io_error(root))?;
+        CertificateAuthority::create(&folder.authority_path())?;
+        Database::create(&folder.database_path()).await?.close().await;
+        let lake = folder.lake_path();
+        std::fs::create_dir_all(&lake).map_err(io_error(&lake))?;
+        Lake::create(&lake).await?;
+        let path = folder.config_path();
+        std::fs::write(&path, config::default_file(listen, address)).map_err(io_error(&path))?;
+        Ok(folder)
+    }
+
+    /// A folder that is there.
+    ///
+    /// # Errors
+    ///
+    /// When it was not made by `init`.
+    pub fn open(root: &Path) -> Result<Self, FolderError> {
+        let folder = Self { root: root.to_owned() };
+        if folder.config_path().is_file() {
+            Ok(folder)
+        } else {
+            Err(FolderError::NotInitialised(root.to_owned()))
+        }
+    }
+
+    /// Its settings.
+    ///
+    /// # Errors
+    ///
+    /// Names the first mistake in the file.
+    pub fn config(&self) -> Result<Config, FolderError> {
+        Ok(Config::read(&self.config_path())?)
+    }
+
+    /// Its database.
+    ///
+    /// # Errors
+    ///
+    /// When it is missing or of a newer version.
+    pub async fn database(&self) -> Result<Database, FolderError> {
+        Ok(Database::open(&self.database_path()).await?)
+    }
+
+    /// Its lake, at the newest version.
+    ///
+    /// # Errors
+    ///
+    /// When it is missing or its log cannot be read.
+    pub async fn lake(&self) -> Result<Lake, FolderError> {
+        Ok(Lake::open(&self.lake_path()).await?)
+    }
+
+    /// Its keys.
+    ///
+    /// # Errors
+    ///
+    /// When one is missing, damaged or readable by others.
+    pub fn authority(&self) -> Result<CertificateAuthority, FolderError> {
+        Ok(CertificateAuthority::load(&self.authority_path())?)
+    }
+
+    /// What a query on it may take.
+    #[must_use]
+    pub fn limits(&self, config: &Config) -> SessionLimits {
+        SessionLimits {
+            memory_bytes_max: config.query_memory_bytes_max,
+            spill_folder: self.root.join("spill"),
+        }
+    }
+
+    /// The right to store; given back when the file is dropped, or the process ends in any way.
+    ///
+    /// # Errors
+    ///
+    /// When another process has it.
+    pub fn lock(&self) -> Result<File, FolderError> {
+        let path = self.root.join("serve.lock");
+        let file = File::create(&path).map_err(io_error(&path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => Err(FolderError::Busy(self.root.clone())),
+            Err(TryLockError::Error(source)) => Err(io_error(&path)(source)),
+        }
+    }
+
+    fn config_path(&self) -> PathBuf {
+        self.root.join("backend.toml")
+    }
+
+    fn database_path(&self) -> PathBuf {
+        self.root.join("backend.sqlite")
+    }
+
+    fn authority_path(&self) -> PathBuf {
+        self.root.join("ca")
+    }
+
+    fn lake_path(&self) -> PathBuf {
+        self.root.join("lake").join("flows")
+    }
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> FolderError {
+    let path = path.to_owned();
+    move |source| FolderError::Io { path, source }
+}

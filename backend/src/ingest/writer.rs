@@ -1,0 +1,308 @@
+//! The only writer of the lake: collects batches for a moment, commits them together, then answers.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout, timeout_at};
+use uplink::{Batch, Commit, CommitError, IntakeError, SensorId};
+
+use super::{Request, Requests, now_ms};
+use crate::database::Database;
+use crate::lake::{self, Lake, LakeError, Received, Summary};
+
+/// Days of event time in one batch, each of which is a file. A batch of a busy sensor has one or two.
+const BATCH_DAYS_MAX: usize = 400;
+/// Sessions whose highest sequence is remembered; the lake has the rest.
+const WATERMARKS_MAX: usize = 65_536;
+
+/// When a group is committed.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// A group is committed at the latest so long after its first batch came.
+    pub group_wait: Duration,
+    /// A group is committed when no batch came for so long: whoever sends is waiting for the answers.
+    pub quiet: Duration,
+    /// A group with this many records is committed at once.
+    pub group_records_max: usize,
+}
+
+/// One boot epoch of one sensor.
+type Session = (SensorId, u64);
+type Answer = oneshot::Sender<Result<Commit, CommitError>>;
+
+/// What is durable, on its way through detection to whoever waits for the answer: once a batch is acknowledged,
+/// the findings that it makes can be read.
+#[derive(Debug)]
+pub struct Stored {
+    /// The batches, in the order in which they are in the lake.
+    pub received: Vec<Received>,
+    answers: Vec<(Answer, Commit)>,
+}
+
+impl Stored {
+    /// Answers everybody who waits.
+    pub fn acknowledge(self) {
+        for (answer, commit) in self.answers {
+            reply(answer, Ok(commit));
+        }
+    }
+}
+
+#[derive(Default)]
+struct Group {
+    batches: Vec<(Received, Answer)>,
+    /// Batches that came twice within the group: answered with it.
+    repeated: Vec<Answer>,
+    highest: HashMap<Session, u64>,
+    records: usize,
+}
+
+/// Owns the lake's write side.
+pub struct Writer {
+    lake: Lake,
+    database: Database,
+    settings: Settings,
+    stored: mpsc::Sender<Stored>,
+    watermarks: HashMap<Session, Option<u64>>,
+    /// Sessions with a batch that was handed back: nothing later of them is taken until they start again.
+    halted: HashSet<Session>,
+    applied_version: u64,
+    last_received_ms: u64,
+}
+
+impl Writer {
+    /// A writer on a lake; what it has stored goes on to `stored`, for detection and acknowledgement. Brings the
+    /// database's copy of the commit log up to date first.
+    ///
+    /// # Errors
+    ///
+    /// When lake or database cannot be read.
+    pub async fn new(
+        lake: Lake,
+        database: Database,
+        settings: Settings,
+        stored: mpsc::Sender<Stored>,
+    ) -> anyhow::Result<Self> {
+        let applied_version = database.applied_version().await?;
+        let mut writer = Self {
+            lake,
+            database,
+            settings,
+            stored,
+            watermarks: HashMap::new(),
+            halted: HashSet::new(),
+            applied_version,
+            last_received_ms: 0,
+        };
+        writer.catch_up().await?;
+        Ok(writer)
+    }
+
+    /// Works until every [`super::Ingest`] is gone and the queue is empty.
+    pub async fn run(mut self, Requests(mut requests): Requests) {
+        while let Some(first) = requests.recv().await {
+            let group = self.collect(first, &mut requests).await;
+            if !group.batches.is_empty() {
+                self.commit(group).await;
+            }
+        }
+        tracing::info!(version = self.lake.version(), "all batches that were taken are stored");
+    }
+
+    async fn collect(&mut self, first: Request, requests: &mut mpsc::Receiver<Request>) -> Group {
+        let deadline = Instant::now() + self.settings.group_wait;
+        let mut group = Group::default();
+        self.handle(first, &mut group).await;
+        while !group.batches.is_empty() && group.records < self.settings.group_records_max {
+            let next = timeout(self.settings.quiet, requests.recv());
+            match timeout_at(deadline, next).await {
+                Ok(Ok(Some(request))) => self.handle(request, &mut group).await,
+                _ => break,
+            }
+        }
+        group
+    }
+
+    async fn handle(&mut self, request: Request, group: &mut Group) {
+        match request {
+            Request::Commit { batch, bytes, answer } => {
+                self.handle_batch(batch, bytes, answer, group).await;
+            }
+            Request::LastSequence { sensor, boot_epoch, answer } => {
+                let session = (sensor, boot_epoch);
+                // A session that asks starts anew from the answer, so nothing can be overtaken any more.
+                self.halted.remove(&session);
+                let held = self.watermark(&session).await.map_err(|error| {
+                    tracing::error!(%error, sensor = %session.0, "the lake gave no watermark");
+                    IntakeError("the store gave no answer".to_owned())
+                });
+                // Whoever asked may be gone; then nobody needs the answer.
+                drop(answer.send(held));
+            }
+        }
+    }
+
+    async fn handle_batch(
+        &mut self,
+        batch: Batch,
+        bytes: u64,
+        answer: Answer,
+        group: &mut Group,
+    ) {
+        let header = &batch.header;
+        let session = (header.sensor.clone(), header.boot_epoch);
+        if self.halted.contains(&session) {
+            return reply(answer, Err(retry("an earlier batch of this session is not stored")));
+        }
+        if let Err(reason) = check(&batch) {
+            tracing::warn!(sensor = %session.0, sequence = header.sequence, reason, "batch refused");
+            if let Err(error) = self.database.count_rejected(1).await {
+                tracing::error!(%error, "a refused batch could not be counted");
+            }
+            return reply(answer, Err(CommitError::Reject(reason)));
+        }
+        let held = match self.watermark(&session).await {
+            Ok(held) => held,
+            Err(error) => {
+                tracing::error!(%error, sensor = %session.0, "the lake gave no watermark");
+                self.halted.insert(session);
+                return reply(answer, Err(retry("the store gave no answer")));
+            }
+        };
+        if held.is_some_and(|held| header.sequence <= held) {
+            self.count_duplicates(1).await;
+            return reply(answer, Ok(Commit::Duplicate));
+        }
+        let highest = group.highest.entry(session).or_insert(0);
+        if header.sequence <= *highest {
+            group.repeated.push(answer);
+            return;
+        }
+        *highest = header.sequence;
+        group.records += batch.records.len();
+        // Never backwards, so that the order in the lake is the order of arrival.
+        self.last_received_ms = now_ms().max(self.last_received_ms);
+        let received = Received { batch, received_ms: self.last_received_ms, bytes };
+        group.batches.push((received, answer));
+    }
+
+    async fn watermark(&mut self, session: &Session) -> Result<Option<u64>, LakeError> {
+        if let Some(held) = self.watermarks.get(session) {
+            return Ok(*held);
+        }
+        let held = self.lake.watermark(&session.0, session.1).await?;
+        if self.watermarks.len() >= WATERMARKS_MAX {
+            self.watermarks.clear();
+        }
+        self.watermarks.insert(session.clone(), held);
+        Ok(held)
+    }
+
+    async fn count_duplicates(&self, more: u64) {
+        tracing::debug!(more, "batches that were stored before");
+        if let Err(error) = self.database.count_duplicates(more).await {
+            tracing::error!(%error, "duplicates could not be counted");
+        }
+    }
+
+    async fn commit(&mut self, group: Group) {
+        if let Err(error) = self.catch_up().await {
+            tracing::error!(%error, "the database's copy of the commit log is behind");
+        }
+        let Group { batches, repeated, highest, records } = group;
+        let (received, answers): (Vec<Received>, Vec<Answer>) = batches.into_iter().unzip();
+        let started = Instant::now();
+        match self.lake.append(&received).await {
+            Err(error) => {
+                tracing::error!(%error, batches = received.len(), "batches could not be stored");
+                for session in highest.into_keys() {
+                    self.watermarks.remove(&session);
+                    self.halted.insert(session);
+                }
+                for answer in answers.into_iter().chain(repeated) {
+                    reply(answer, Err(retry("the backend could not store it")));
+                }
+            }
+            Ok(version) => {
+                let elapsed_ms = started.elapsed().as_millis();
+                tracing::info!(version, batches = received.len(), records, elapsed_ms, "stored");
+                for (session, sequence) in highest {
+                    self.watermarks.insert(session, Some(sequence));
+                }
+                self.copy_summaries(version, &received).await;
+                if !repeated.is_empty() {
+                    self.count_duplicates(repeated.len() as u64).await;
+                }
+                let new = answers.into_iter().map(|answer| (answer, Commit::Stored));
+                let old = repeated.into_iter().map(|answer| (answer, Commit::Duplicate));
+                self.after_commit(Stored { received, answers: new.chain(old).collect() }).await;
+            }
+        }
+    }
+
+    /// The rows are durable whatever happens here, and the commit log has the summaries: a failure is mended by
+    /// [`Writer::catch_up`] before the next commit or at the next start.
+    async fn copy_summaries(&mut self, version: u64, received: &[Received]) {
+        if self.applied_version + 1 != version {
+            return;
+        }
+        let summaries: Vec<Summary> = received.iter().map(Summary::new).collect();
+        match self.database.apply(version, &summaries).await {
+            Ok(()) => self.applied_version = version,
+            Err(error) => tracing::error!(%error, version, "batch summaries could not be copied"),
+        }
+    }
+
+    async fn after_commit(&mut self, stored: Stored) {
+        if let Err(mpsc::error::SendError(stored)) = self.stored.send(stored).await {
+            tracing::error!("detection has stopped; what was stored is judged after the next start");
+            stored.acknowledge();
+        }
+        if self.lake.checkpoint_due()
+            && let Err(error) = self.lake.checkpoint().await
+        {
+            tracing::error!(%error, "no checkpoint; the next start replays more of the log");
+        }
+    }
+
+    /// Copies what the commit log has and the database has not.
+    async fn catch_up(&mut self) -> anyhow::Result<()> {
+        if self.applied_version == self.lake.version() {
+            return Ok(());
+        }
+        match self.lake.summaries_since(self.applied_version).await {
+            Ok(commits) => {
+                for (version, summaries) in commits {
+                    self.database.apply(version, &summaries).await?;
+                    self.applied_version = version;
+                }
+            }
+            Err(error @ LakeError::Log { .. }) => {
+                tracing::warn!(%error, "coverage before this version is not known");
+                self.database.apply(self.lake.version(), &[]).await?;
+                self.applied_version = self.lake.version();
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+}
+
+fn check(batch: &Batch) -> Result<(), String> {
+    lake::check(batch).map_err(|error| error.to_string())?;
+    let days = lake::days(batch);
+    if days > BATCH_DAYS_MAX {
+        return Err(format!("the records span {days} days, more than {BATCH_DAYS_MAX}"));
+    }
+    Ok(())
+}
+
+fn retry(reason: &str) -> CommitError {
+    CommitError::Retry(reason.to_owned())
+}
+
+/// Whoever asked may have gone with its connection; the batch is stored or not all the same, and it asks again.
+fn reply(answer: Answer, result: Result<Commit, CommitError>) {
+    drop(answer.send(result));
+}

@@ -1,0 +1,65 @@
+//! A crash neither loses a finding nor makes it two.
+
+use anyhow::Result;
+use backend::database::StoredFinding;
+use backend::lake::Received;
+use detect::Kind;
+
+use crate::lab::{Lab, batch, connection, probe};
+
+async fn scans(lab: &Lab) -> Result<Vec<StoredFinding>> {
+    let found = lab.database().await?.findings_between(Some("town-hall"), 0, u64::MAX).await?;
+    Ok(found.into_iter().filter(|stored| stored.finding.kind == Kind::VerticalScan).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_finding_can_be_read_once_its_batch_is_acknowledged() -> Result<()> {
+    let lab = Lab::new().await?;
+    let running = lab.start().await?;
+    running.commit(batch(1, 1, (0..40).map(connection).collect())).await?;
+    assert!(scans(&lab).await?.is_empty());
+    running.commit(batch(1, 2, (0..40).map(probe).collect())).await?;
+    let found = scans(&lab).await?;
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].finding.records, 40);
+    running.kill().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restarts_change_nothing_about_what_is_found() -> Result<()> {
+    let whole = Lab::new().await?;
+    let running = whole.start().await?;
+    running.commit(batch(1, 1, (0..80).map(probe).collect())).await?;
+    running.stop().await?;
+    let expected = scans(&whole).await?;
+    assert_eq!(expected.len(), 1);
+
+    // The same scan, five probes a batch, with a kill after each: no single run sees enough of it.
+    let lab = Lab::new().await?;
+    for sequence in 0..16_u16 {
+        let running = lab.start().await?;
+        let probes = (sequence * 5..sequence * 5 + 5).map(probe).collect();
+        running.commit(batch(1, u64::from(sequence) + 1, probes)).await?;
+        running.kill().await;
+    }
+    let found = scans(&lab).await?;
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].finding, expected[0].finding);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_stored_but_never_judged_is_judged_after_the_restart() -> Result<()> {
+    let lab = Lab::new().await?;
+    let received =
+        Received { batch: batch(1, 1, (0..40).map(probe).collect()), received_ms: 1, bytes: 1 };
+    lab.folder.lake().await?.append(&[received]).await?;
+    lab.start().await?.stop().await?;
+    let found = scans(&lab).await?;
+    assert_eq!(found.len(), 1);
+    // And once more: nothing new.
+    lab.start().await?.stop().await?;
+    assert_eq!(scans(&lab).await?, found);
+    Ok(())
+}

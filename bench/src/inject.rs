@@ -1,0 +1,70 @@
+//! In: a pcap file of Ethernet frames and an interface. Out: those frames on the wire, as far apart as they were
+//! captured. Sends nothing but what the file holds.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::Args;
+use pcap_file::DataLink;
+use pcap_file::pcap::PcapReader;
+use pnet_datalink::{Channel, Config};
+use serde::Serialize;
+
+/// What `inject` takes.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Interface to send from; one end of a veth pair in a namespace made for the purpose.
+    #[arg(long)]
+    interface: String,
+    /// The capture.
+    file: PathBuf,
+}
+
+/// What was done, as one JSON line on standard output.
+#[derive(Serialize)]
+struct Sent {
+    frames: u64,
+    bytes: u64,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let name = options.file.display();
+    let file = File::open(&options.file).with_context(|| format!("cannot open {name}"))?;
+    let mut reader =
+        PcapReader::new(BufReader::new(file)).with_context(|| format!("{name} is no pcap file"))?;
+    let link = reader.header().datalink;
+    ensure!(link == DataLink::ETHERNET, "{name} holds {link:?} frames, not Ethernet");
+
+    let interface = pnet_datalink::interfaces()
+        .into_iter()
+        .find(|candidate| candidate.name == options.interface)
+        .with_context(|| format!("there is no interface {}", options.interface))?;
+    let Channel::Ethernet(mut sender, _) = pnet_datalink::channel(&interface, Config::default())
+        .with_context(|| format!("cannot send raw frames from {}", interface.name))?
+    else {
+        bail!("{} does not carry Ethernet", interface.name);
+    };
+
+    let mut sent = Sent { frames: 0, bytes: 0 };
+    let started = Instant::now();
+    let mut first: Option<Duration> = None;
+    while let Some(packet) = reader.next_packet() {
+        let packet = packet.with_context(|| format!("{name}, frame {}", sent.frames + 1))?;
+        let due = packet.timestamp.saturating_sub(*first.get_or_insert(packet.timestamp));
+        if let Some(wait) = due.checked_sub(started.elapsed()) {
+            thread::sleep(wait);
+        }
+        sender
+            .send_to(&packet.data, None)
+            .context("the interface took no frame")?
+            .with_context(|| format!("frame {} was not sent", sent.frames + 1))?;
+        sent.frames += 1;
+        sent.bytes += u64::try_from(packet.data.len()).context("a frame longer than memory")?;
+    }
+    serde_json::to_writer(std::io::stdout(), &sent).context("cannot write the result")?;
+    Ok(())
+}

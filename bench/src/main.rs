@@ -1,0 +1,50 @@
+//! `spanwatch-bench`: makes captures, puts them on a wire, and makes traffic with real sockets. In: a scenario, or
+//! a capture file. Out: frames. It never looks at what the sensor makes of them.
+
+mod count;
+mod generate;
+mod inject;
+mod traffic;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The harness that performance testers run.
+#[derive(Parser)]
+#[command(version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write a capture with chosen traffic and attacks, the same for the same seed.
+    Generate(generate::Options),
+    /// Print how many frames a capture holds.
+    Count(count::Options),
+    /// Send the frames of a capture out of an interface at the pace they were captured.
+    Inject(inject::Options),
+    /// Make traffic with real sockets: a small site to serve it, and visitors, some of them hostile.
+    Traffic(traffic::Options),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Generate(options) => generate::run(&options),
+        Command::Count(options) => count::run(&options),
+        Command::Inject(options) => inject::run(&options),
+        Command::Traffic(options) => traffic::run(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            #[expect(clippy::print_stderr, reason = "the program's own error report")]
+            {
+                eprintln!("spanwatch-bench: {error:#}");
+            }
+            ExitCode::from(1)
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The entry points: one for each verdict, with and without frames in several buffers, and the tick reader.
+#![expect(
+    unsafe_code,
+    reason = "map memory and helpers are reached through pointers; the verifier proves each access"
+)]
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::xdp_action::{XDP_DROP, XDP_PASS},
+    helpers::{bpf_get_smp_processor_id, bpf_jiffies64, bpf_xdp_get_buff_len},
+    macros::xdp,
+    programs::XdpContext,
+};
+use flow::{LinkLayer, Parsed, kernel::not_ip_index, parse};
+
+use crate::{cache, frame::XdpFrame, maps::CPUS};
+
+/// Counts, then drops: for an interface that only listens.
+#[xdp]
+pub(crate) fn count_drop(context: XdpContext) -> u32 {
+    count::<false>(&context);
+    XDP_DROP
+}
+
+/// Counts, then passes: for an interface that the machine also uses.
+#[xdp]
+pub(crate) fn count_pass(context: XdpContext) -> u32 {
+    count::<false>(&context);
+    XDP_PASS
+}
+
+/// As `count_drop`, for drivers that give jumbo frames in several buffers.
+#[xdp(frags)]
+pub(crate) fn count_drop_frags(context: XdpContext) -> u32 {
+    count::<true>(&context);
+    XDP_DROP
+}
+
+/// As `count_pass`, for drivers that give jumbo frames in several buffers.
+#[xdp(frags)]
+pub(crate) fn count_pass_frags(context: XdpContext) -> u32 {
+    count::<true>(&context);
+    XDP_PASS
+}
+
+/// Never attached: a test run of it tells user space the clock that the slots are stamped with.
+#[xdp]
+pub(crate) fn clock(_context: XdpContext) -> u32 {
+    // SAFETY: takes no argument and reads the kernel's tick counter.
+    let jiffies = unsafe { bpf_jiffies64() };
+    jiffies as u32
+}
+
+/// Never attached: a test run of it measures what dropping a frame costs when nothing is counted.
+#[xdp]
+pub(crate) fn floor_drop(_context: XdpContext) -> u32 {
+    XDP_DROP
+}
+
+#[inline(always)]
+fn count<const FRAGS: bool>(context: &XdpContext) {
+    // SAFETY: takes no argument; inlined by kernels from 6.10 on.
+    let number = unsafe { bpf_get_smp_processor_id() };
+    // A CPU number is always inside the table, which has a row for every possible CPU.
+    let Some(cpu) = CPUS.get_ptr_mut(number) else { return };
+    // SAFETY: the verifier proved the pointer non-null and inside the map; this row is written by this CPU only.
+    let cpu = unsafe { &mut *cpu };
+    cpu.frames_seen += 1;
+    let frame = XdpFrame::new(context);
+    match parse(&frame, LinkLayer::Ethernet) {
+        Parsed::Ip(packet) => {
+            let length = if FRAGS {
+                // SAFETY: the context pointer is the one that the kernel gave; the helper only reads it.
+                unsafe { bpf_xdp_get_buff_len(context.as_ptr().cast()) }
+            } else {
+                frame.linear_length()
+            };
+            cache::count(cpu, &packet, length);
+        }
+        Parsed::NotIp(ethertype) => {
+            if let Some(counter) = cpu.not_ip.get_mut(not_ip_index(ethertype)) {
+                *counter += 1;
+            }
+        }
+        Parsed::Malformed(reason) => {
+            if let Some(counter) = cpu.malformed.get_mut(reason as usize) {
+                *counter += 1;
+            }
+        }
+    }
+}
+
+/// Nothing here can panic: the verifier would reject a program in which this loop is reachable.
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// The project's licence; the helpers called here are open to programs of any licence.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 18] = *b"MIT OR Apache-2.0\0";

@@ -1,0 +1,368 @@
+//! Takes observations (one packet of a capture, or a slot of the kernel's cache with many) and the
+//! time; gives biflow records (RFC 5103). Pure: never reads a clock, never does I/O, never loses a
+//! packet. The same input gives the same records in the same order.
+//!
+//! Time comes in epochs: [`Aggregator::advance`] ends one. Within an epoch observations may come in
+//! any order, since a kernel slot holds many packets and the slots are scanned as they lie;
+//! whatever depends on order (who opened the flow, whether a SYN begins a new one) is decided at
+//! its end.
+
+mod entry;
+mod lists;
+#[cfg(test)]
+mod properties;
+mod role;
+#[cfg(test)]
+mod tests;
+
+use std::hash::BuildHasher as _;
+
+use flow::{EndReason, FlowKey, Observation, Record, Vlans, tcp_flag};
+use hashbrown::HashTable;
+
+use entry::{Entry, NONE};
+use lists::{CHANGED, Lists};
+
+/// Bounds of the flow table and when flows end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AggregatorSettings {
+    /// A flow that lasts longer is reported in parts of this length.
+    pub active_timeout_ms: u64,
+    /// A flow without a packet for this long has ended.
+    pub idle_timeout_ms: u64,
+    /// How long a closed TCP connection is kept for late packets.
+    pub linger_ms: u64,
+    /// Flows held at once; about 250 bytes each. The one nearest to its end goes when the table is
+    /// full.
+    pub flows_open_max: u32,
+}
+
+impl Default for AggregatorSettings {
+    fn default() -> Self {
+        Self {
+            active_timeout_ms: 60_000,
+            idle_timeout_ms: 15_000,
+            linger_ms: 2_000,
+            flows_open_max: 1_000_000,
+        }
+    }
+}
+
+/// What went through so far; each only grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AggregatorTotals {
+    /// Packets taken in; each is in a record, written or open.
+    pub packets_in: u64,
+    /// Layer-2 bytes taken in.
+    pub bytes_in: u64,
+    /// Packets in the records given out.
+    pub packets_out: u64,
+    /// Records given out.
+    pub records_out: u64,
+    /// Flows that began.
+    pub flows_opened: u64,
+    /// Flows that ended early because the table was full.
+    pub flows_evicted: u64,
+}
+
+/// An observation cannot push a flow's end further than this beyond the clock, whatever its time
+/// says.
+const AHEAD_MAX_MS: u64 = 10_000;
+/// Entries looked at to find one that has really been silent, before one is evicted anyway.
+const EVICTION_TRIES: u32 = 16;
+
+/// The table of open flows.
+pub struct Aggregator {
+    settings: AggregatorSettings,
+    /// From a flow's identity to its place in `entries`.
+    places: HashTable<u32>,
+    hasher: foldhash::fast::RandomState,
+    entries: Vec<Entry>,
+    /// First of the unused places, linked by `next`.
+    unused: u32,
+    lists: Lists,
+    now_ms: Option<u64>,
+    totals: AggregatorTotals,
+}
+
+impl Aggregator {
+    /// An empty table. Grows as flows come, up to its bound.
+    #[must_use]
+    pub fn new(settings: AggregatorSettings) -> Self {
+        let flows_open_max = settings.flows_open_max.clamp(1, NONE - 1);
+        Self {
+            settings: AggregatorSettings { flows_open_max, ..settings },
+            places: HashTable::new(),
+            hasher: foldhash::fast::RandomState::default(),
+            entries: Vec::new(),
+            unused: NONE,
+            lists: Lists::new(),
+            now_ms: None,
+            totals: AggregatorTotals::default(),
+        }
+    }
+
+    /// What went through so far.
+    #[must_use]
+    pub fn totals(&self) -> AggregatorTotals {
+        self.totals
+    }
+
+    /// Flows in the table.
+    #[must_use]
+    pub fn flows_open(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Counts packets of one direction of one flow. Gives a record only when the table is full.
+    pub fn handle_observation(&mut self, seen: &Observation, emit: &mut dyn FnMut(Record)) {
+        debug_assert!(seen.packets > 0, "an observation is of at least one packet");
+        self.totals.packets_in += seen.packets;
+        self.totals.bytes_in += seen.bytes;
+        let (key, reversed) = seen.key.with_domain(0).canonical();
+        let now_ms = *self.now_ms.get_or_insert(seen.first_ms);
+        let ahead_max_ms = now_ms.saturating_add(AHEAD_MAX_MS);
+        let span_ms =
+            (seen.first_ms.clamp(now_ms, ahead_max_ms), seen.last_ms.clamp(now_ms, ahead_max_ms));
+
+        let hash = hash_of(&self.hasher, &key, seen.vlans);
+        let entries = &self.entries;
+        let found = self.places.find(hash, |&place| {
+            let entry = &entries[place as usize];
+            entry.key == key && entry.vlans == seen.vlans
+        });
+        let place = match found {
+            Some(&place) if !entries[place as usize].closed => place,
+            Some(&place) => self.successor_of(place),
+            None => self.open(key, seen.vlans, hash, span_ms.1, emit),
+        };
+        let entry = &mut self.entries[place as usize];
+        entry.handle(seen, reversed, span_ms);
+        // A FIN or RST may have closed it; the end of the epoch tells.
+        if seen.tcp.flags & (tcp_flag::FIN | tcp_flag::RST) != 0 && entry.list != DETACHED {
+            self.mark_changed(place);
+        }
+    }
+
+    /// Ends an epoch at `now_ms`: gives the records of flows that ended or lasted too long. Time
+    /// does not go back; an earlier one counts as none passed.
+    pub fn advance(&mut self, now_ms: u64, emit: &mut dyn FnMut(Record)) {
+        let before_ms = *self.now_ms.get_or_insert(now_ms);
+        self.settle(emit);
+        let now_ms = now_ms.max(before_ms);
+        self.now_ms = Some(now_ms);
+        for list in Lists::due(before_ms, now_ms) {
+            // What is put back goes behind this one, so it is not met again.
+            let last = self.lists.last(list);
+            while let Some(place) = self.lists.pop(&mut self.entries, list) {
+                self.look_at(place, now_ms, emit);
+                if Some(place) == last {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Ends all flows: the sensor stops, or the capture has ended. The aggregator is empty
+    /// afterwards.
+    pub fn finish(&mut self, emit: &mut dyn FnMut(Record)) {
+        self.settle(emit);
+        let now_ms = self.now_ms.unwrap_or_default();
+        for list in Lists::all(now_ms) {
+            while let Some(place) = self.lists.pop(&mut self.entries, list) {
+                let entry = &self.entries[place as usize];
+                let reason = if entry.closed { EndReason::EndOfFlow } else { EndReason::ForcedEnd };
+                self.close(place, reason, emit);
+            }
+        }
+        debug_assert_eq!(self.totals.packets_in, self.totals.packets_out, "no packet is lost");
+    }
+
+    /// Reports the flow, keeps it, or puts it back, as its timeouts say. It is in no list.
+    fn look_at(&mut self, place: u32, now_ms: u64, emit: &mut dyn FnMut(Record)) {
+        let (due_ms, reason) = self.due(&self.entries[place as usize]);
+        if due_ms > now_ms {
+            self.lists.wait(&mut self.entries, place, due_ms, now_ms);
+        } else if reason == EndReason::ActiveTimeout {
+            if let Some(record) = self.entries[place as usize].poll_record(reason) {
+                self.give(record, emit);
+            }
+            let (due_ms, _) = self.due(&self.entries[place as usize]);
+            self.lists.wait(&mut self.entries, place, due_ms, now_ms);
+        } else {
+            self.close(place, reason, emit);
+        }
+    }
+
+    /// When the flow is to be reported next, and why.
+    fn due(&self, entry: &Entry) -> (u64, EndReason) {
+        let AggregatorSettings { active_timeout_ms, idle_timeout_ms, linger_ms, .. } =
+            self.settings;
+        let (wait_ms, reason) = if entry.closed {
+            (linger_ms.min(idle_timeout_ms), EndReason::EndOfFlow)
+        } else {
+            (idle_timeout_ms, EndReason::IdleTimeout)
+        };
+        let silent_ms = entry.last_seen_ms.saturating_add(wait_ms);
+        let long_ms = entry.part_began_ms.saturating_add(active_timeout_ms);
+        if entry.packets() > 0 && long_ms < silent_ms {
+            (long_ms, EndReason::ActiveTimeout)
+        } else {
+            (silent_ms, reason)
+        }
+    }
+
+    /// Decides what could not be decided before all of an epoch was seen.
+    fn settle(&mut self, emit: &mut dyn FnMut(Record)) {
+        while let Some(place) = self.lists.pop(&mut self.entries, CHANGED) {
+            let successor = std::mem::replace(&mut self.entries[place as usize].successor, NONE);
+            if successor != NONE {
+                let next = self.entries[successor as usize];
+                self.release(successor);
+                if next.opens() {
+                    // The port is used again: the closed flow ends here and a new one begins in its
+                    // place.
+                    let closed = self.entries[place as usize].poll_record(EndReason::EndOfFlow);
+                    if let Some(record) = closed {
+                        self.give(record, emit);
+                    }
+                    self.totals.flows_opened += 1;
+                    self.entries[place as usize] = next;
+                } else {
+                    self.entries[place as usize].merge(&next);
+                }
+            }
+            let entry = &mut self.entries[place as usize];
+            entry.closed = entry.ended();
+            let (due_ms, _) = self.due(&self.entries[place as usize]);
+            let now_ms = self.now_ms.unwrap_or_default();
+            self.lists.wait(&mut self.entries, place, due_ms, now_ms);
+        }
+    }
+
+    /// A new entry for this key, in the table and in a list.
+    fn open(
+        &mut self,
+        key: FlowKey,
+        vlans: Vlans,
+        hash: u64,
+        last_seen_ms: u64,
+        emit: &mut dyn FnMut(Record),
+    ) -> u32 {
+        let place = loop {
+            match self.reserve(key, vlans) {
+                Some(place) => break place,
+                None => self.evict(emit),
+            }
+        };
+        self.totals.flows_opened += 1;
+        let (entries, hasher) = (&self.entries, &self.hasher);
+        self.places.insert_unique(hash, place, |&other| {
+            let entry = &entries[other as usize];
+            hash_of(hasher, &entry.key, entry.vlans)
+        });
+        let due_ms = last_seen_ms
+            .saturating_add(self.settings.idle_timeout_ms.min(self.settings.active_timeout_ms));
+        let now_ms = self.now_ms.unwrap_or_default();
+        self.lists.wait(&mut self.entries, place, due_ms, now_ms);
+        place
+    }
+
+    /// Where packets go that come after the flow was closed; the flow itself when there is no room.
+    fn successor_of(&mut self, place: u32) -> u32 {
+        let Entry { successor, key, vlans, .. } = self.entries[place as usize];
+        if successor != NONE {
+            return successor;
+        }
+        let Some(successor) = self.reserve(key, vlans) else {
+            return place;
+        };
+        self.entries[successor as usize].list = DETACHED;
+        self.entries[place as usize].successor = successor;
+        self.mark_changed(place);
+        successor
+    }
+
+    fn mark_changed(&mut self, place: u32) {
+        if self.entries[place as usize].list != CHANGED {
+            self.lists.remove(&mut self.entries, place);
+            self.lists.append(&mut self.entries, place, CHANGED);
+        }
+    }
+
+    /// Makes room: ends the flow that has been silent longest, as far as the lists know.
+    fn evict(&mut self, emit: &mut dyn FnMut(Record)) {
+        let now_ms = self.now_ms.unwrap_or_default();
+        for attempt in 1..=EVICTION_TRIES {
+            let place =
+                self.lists.earliest(now_ms).expect("each flow of a full table is in some list");
+            self.lists.remove(&mut self.entries, place);
+            // It was filed by what was known then; it may have had packets since.
+            let entry = &self.entries[place as usize];
+            let (due_ms, _) = self.due(entry);
+            if attempt == EVICTION_TRIES
+                || entry.list == CHANGED
+                || entry.list == Lists::list_for(due_ms, now_ms)
+            {
+                self.totals.flows_evicted += 1;
+                self.close(place, EndReason::LackOfResources, emit);
+                return;
+            }
+            self.lists.wait(&mut self.entries, place, due_ms, now_ms);
+        }
+    }
+
+    /// Ends a flow that is in no list.
+    fn close(&mut self, place: u32, reason: EndReason, emit: &mut dyn FnMut(Record)) {
+        let successor = std::mem::replace(&mut self.entries[place as usize].successor, NONE);
+        if successor != NONE {
+            let next = self.entries[successor as usize];
+            self.release(successor);
+            self.entries[place as usize].merge(&next);
+        }
+        if let Some(record) = self.entries[place as usize].poll_record(reason) {
+            self.give(record, emit);
+        }
+        let Entry { key, vlans, .. } = self.entries[place as usize];
+        let hash = hash_of(&self.hasher, &key, vlans);
+        if let Ok(found) = self.places.find_entry(hash, |&other| other == place) {
+            found.remove();
+        }
+        self.release(place);
+    }
+
+    fn give(&mut self, record: Record, emit: &mut dyn FnMut(Record)) {
+        self.totals.records_out += 1;
+        self.totals.packets_out += record.from_initiator.packets + record.from_responder.packets;
+        emit(record);
+    }
+
+    /// An unused place, or `None` when all are in use.
+    fn reserve(&mut self, key: FlowKey, vlans: Vlans) -> Option<u32> {
+        let entry = Entry::new(key, vlans);
+        if self.unused != NONE {
+            let place = self.unused;
+            self.unused = self.entries[place as usize].next;
+            self.entries[place as usize] = entry;
+            return Some(place);
+        }
+        let place = u32::try_from(self.entries.len()).ok()?;
+        if place >= self.settings.flows_open_max {
+            return None;
+        }
+        self.entries.push(entry);
+        Some(place)
+    }
+
+    fn release(&mut self, place: u32) {
+        self.entries[place as usize].next = self.unused;
+        self.unused = place;
+    }
+}
+
+/// What `Entry::list` says of an entry that is in none: a successor.
+const DETACHED: u16 = u16::MAX;
+
+fn hash_of(hasher: &foldhash::fast::RandomState, key: &FlowKey, vlans: Vlans) -> u64 {
+    hasher.hash_one((key, vlans))
+}

@@ -1,0 +1,332 @@
+//! Roles, handshakes, timeouts and bounds, one small conversation at a time.
+
+use std::net::IpAddr;
+
+use flow::{
+    Address, EndReason, FlowKey, Handshake, Kind, Observation, Record, RoleEvidence, TcpSeen,
+    Vlans, protocol,
+};
+
+use super::entry::Entry;
+use super::{Aggregator, AggregatorSettings};
+
+const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+/// A day in 2026: times are as large as real ones.
+const START_MS: u64 = 1_780_000_000_000;
+
+const CLIENT: &str = "192.0.2.1";
+const SERVER: &str = "198.51.100.2";
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("a literal address")
+}
+
+/// One packet at `at_ms` after the start.
+fn packet(
+    number: u8,
+    from: (&str, u16),
+    to: (&str, u16),
+    tcp_flags: u8,
+    at_ms: u64,
+) -> Observation {
+    let (source, destination) = (Address::from(ip(from.0)), Address::from(ip(to.0)));
+    let time_ms = START_MS + at_ms;
+    Observation {
+        key: FlowKey::new(source, destination, [from.1, to.1], number, Kind::V4, 0),
+        vlans: Vlans::default(),
+        packets: 1,
+        bytes: 60,
+        first_ms: time_ms,
+        last_ms: time_ms,
+        tcp: TcpSeen::from_flags(tcp_flags),
+        ttl: 64,
+        length_min: 60,
+        length_max: 60,
+    }
+}
+
+fn ask(flags: u8, at_ms: u64) -> Observation {
+    packet(protocol::TCP, (CLIENT, 40_000), (SERVER, 443), flags, at_ms)
+}
+
+fn answer(flags: u8, at_ms: u64) -> Observation {
+    packet(protocol::TCP, (SERVER, 443), (CLIENT, 40_000), flags, at_ms)
+}
+
+/// Runs packets through, ending an epoch every 250 ms of their time, in the given order.
+fn run_with(settings: AggregatorSettings, packets: &[Observation]) -> Vec<Record> {
+    let mut records = Vec::new();
+    let mut emit = |record| records.push(record);
+    let mut aggregator = Aggregator::new(settings);
+    let mut epoch_end_ms = START_MS;
+    for seen in packets {
+        while seen.first_ms >= epoch_end_ms {
+            aggregator.advance(epoch_end_ms, &mut emit);
+            epoch_end_ms += 250;
+        }
+        aggregator.handle_observation(seen, &mut emit);
+    }
+    aggregator.finish(&mut emit);
+    let totals = aggregator.totals();
+    assert_eq!(totals.packets_in, totals.packets_out);
+    assert_eq!(aggregator.flows_open(), 0);
+    records
+}
+
+fn run(packets: &[Observation]) -> Vec<Record> {
+    run_with(AggregatorSettings::default(), packets)
+}
+
+/// The only record of these packets.
+fn one(packets: &[Observation]) -> Record {
+    let records = run(packets);
+    assert_eq!(records.len(), 1, "{records:#?}");
+    records[0]
+}
+
+#[test]
+fn an_entry_is_as_small_as_documented() {
+    assert!(size_of::<Entry>() <= 240, "{} bytes", size_of::<Entry>());
+}
+
+#[test]
+fn handshakes() {
+    type Case<'a> = (&'a str, Vec<Observation>, Handshake, RoleEvidence);
+    let cases: [Case<'_>; 14] = [
+        ("syn alone", vec![ask(SYN, 0)], Handshake::Syn, RoleEvidence::Handshake),
+        (
+            "accepted, then nothing",
+            vec![ask(SYN, 0), answer(SYN | ACK, 1)],
+            Handshake::SynAck,
+            RoleEvidence::Handshake,
+        ),
+        (
+            "half-open scan: accepted, then reset by the scanner",
+            vec![ask(SYN, 0), answer(SYN | ACK, 1), ask(RST, 2)],
+            Handshake::SynAck,
+            RoleEvidence::Handshake,
+        ),
+        (
+            "established",
+            vec![ask(SYN, 0), answer(SYN | ACK, 1), ask(ACK, 2)],
+            Handshake::Established,
+            RoleEvidence::Handshake,
+        ),
+        (
+            "answer before question, as slots may come",
+            vec![ask(ACK, 2), answer(SYN | ACK, 1), ask(SYN, 0)],
+            Handshake::Established,
+            RoleEvidence::Handshake,
+        ),
+        (
+            "rejected",
+            vec![ask(SYN, 0), answer(RST | ACK, 1)],
+            Handshake::Rejected,
+            RoleEvidence::Handshake,
+        ),
+        (
+            "backscatter: an answer nobody asked for",
+            vec![answer(SYN | ACK, 0)],
+            Handshake::SynAck,
+            RoleEvidence::Handshake,
+        ),
+        (
+            "syn lost on the mirror port",
+            vec![answer(SYN | ACK, 0), ask(ACK, 1), answer(ACK, 2)],
+            Handshake::Established,
+            RoleEvidence::Handshake,
+        ),
+        (
+            "syn-ack lost on the mirror port",
+            vec![ask(SYN, 0), ask(ACK, 1), answer(ACK, 2)],
+            Handshake::Established,
+            RoleEvidence::Handshake,
+        ),
+        (
+            "only the initiator's direction is mirrored",
+            vec![ask(SYN, 0), ask(ACK, 1), ask(ACK | FIN, 2)],
+            Handshake::Established,
+            RoleEvidence::Handshake,
+        ),
+        (
+            "syn answered by something else only",
+            vec![ask(SYN, 0), answer(ACK, 1)],
+            Handshake::Syn,
+            RoleEvidence::Handshake,
+        ),
+        (
+            "in the middle, server first",
+            vec![answer(ACK, 0), ask(ACK, 1)],
+            Handshake::None,
+            RoleEvidence::PortRank,
+        ),
+        (
+            "in the middle, one direction",
+            vec![answer(ACK, 0), answer(ACK, 1)],
+            Handshake::OneWay,
+            RoleEvidence::PortRank,
+        ),
+        ("reset out of nothing", vec![answer(RST, 0)], Handshake::OneWay, RoleEvidence::PortRank),
+    ];
+    for (name, packets, handshake, role) in cases {
+        let record = one(&packets);
+        assert_eq!(
+            (record.handshake, record.role, record.initiator, record.responder_port),
+            (handshake, role, ip(CLIENT), 443),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn roles_without_a_handshake() {
+    let udp = |from, to, at_ms| packet(protocol::UDP, from, to, 0, at_ms);
+    let (client, server) = ((CLIENT, 40_000), (SERVER, 53));
+    let (peer_a, peer_b) = ((CLIENT, 50_000), (SERVER, 60_000));
+
+    let first = one(&[udp(server, client, 0), udp(client, server, 5)]);
+    assert_eq!((first.initiator, first.role), (ip(SERVER), RoleEvidence::FirstPacket));
+
+    let tie = one(&[udp(server, client, 0), udp(client, server, 0)]);
+    assert_eq!((tie.initiator, tie.role), (ip(CLIENT), RoleEvidence::PortRank));
+
+    let guess = one(&[udp(peer_b, peer_a, 0), udp(peer_a, peer_b, 0)]);
+    assert_eq!(guess.role, RoleEvidence::Guess);
+
+    let middle = one(&[
+        packet(protocol::TCP, peer_b, peer_a, ACK, 0),
+        packet(protocol::TCP, peer_a, peer_b, ACK, 7),
+    ]);
+    assert_eq!((middle.initiator, middle.role), (ip(SERVER), RoleEvidence::Guess));
+}
+
+#[test]
+fn icmp_says_itself_who_asked() {
+    let echo = |at_ms| packet(protocol::ICMP, (CLIENT, 8), (SERVER, 0), 0, at_ms);
+    let reply = |at_ms| packet(protocol::ICMP, (SERVER, 0), (CLIENT, 8), 0, at_ms);
+    let ping = one(&[reply(0), echo(0)]);
+    assert_eq!((ping.initiator, ping.role), (ip(CLIENT), RoleEvidence::FirstPacket));
+    assert_eq!((ping.initiator_port, ping.responder_port), (8, 0));
+    let half = one(&[reply(0)]);
+    assert_eq!((half.initiator, half.role), (ip(CLIENT), RoleEvidence::PortRank));
+    assert_eq!((half.from_initiator.packets, half.from_responder.packets), (0, 1));
+}
+
+#[test]
+fn vlans_keep_flows_apart_and_domains_do_not() {
+    let mut tagged = ask(SYN, 0);
+    tagged.vlans = Vlans([10, 0]);
+    let mut same = ask(SYN, 1);
+    same.key = same.key.with_domain(7);
+    let records = run(&[ask(SYN, 0), tagged, same]);
+    let mut found: Vec<_> =
+        records.iter().map(|record| (record.vlans.0, record.from_initiator.packets)).collect();
+    found.sort_unstable();
+    assert_eq!(found, [([0, 0], 2), ([10, 0], 1)]);
+}
+
+#[test]
+fn a_long_flow_is_reported_in_parts_that_add_up() {
+    let mut packets = vec![ask(SYN, 0), answer(SYN | ACK, 1), ask(ACK, 2)];
+    packets.extend((1..=150).map(|second| ask(ACK, second * 1_000)));
+    let records = run(&packets);
+    let reasons: Vec<EndReason> = records.iter().map(|record| record.end_reason).collect();
+    assert_eq!(reasons, [EndReason::ActiveTimeout, EndReason::ActiveTimeout, EndReason::ForcedEnd]);
+    let total: u64 = records.iter().map(|record| record.from_initiator.packets).sum();
+    assert_eq!(total, 152);
+    for pair in records.windows(2) {
+        assert!(pair[0].end_ms < pair[1].start_ms, "parts follow each other");
+    }
+    for record in &records {
+        assert!(record.end_ms - record.start_ms <= 60_250);
+        assert_eq!(record.handshake, Handshake::Established, "of the whole flow");
+        assert_eq!(record.role, RoleEvidence::Handshake);
+    }
+    assert_eq!(records[1].from_responder.packets, 0);
+    assert_eq!(records[1].from_responder.length_min, 0);
+}
+
+#[test]
+fn silence_ends_a_flow() {
+    let records = run(&[ask(ACK, 0), ask(ACK, 14_900), ask(ACK, 30_300)]);
+    let found: Vec<_> =
+        records.iter().map(|record| (record.from_initiator.packets, record.end_reason)).collect();
+    assert_eq!(found, [(2, EndReason::IdleTimeout), (1, EndReason::ForcedEnd)]);
+}
+
+#[test]
+fn a_closed_connection_lingers_for_late_packets() {
+    let closed = [
+        ask(SYN, 0),
+        answer(SYN | ACK, 1),
+        ask(ACK | FIN, 300),
+        answer(ACK | FIN, 301),
+        ask(ACK, 1_000),
+        // Something else, later: time passes.
+        packet(protocol::UDP, (CLIENT, 1), (SERVER, 2), 0, 5_000),
+    ];
+    let records = run(&closed);
+    assert_eq!(records.len(), 2);
+    assert_eq!(records[0].end_reason, EndReason::EndOfFlow);
+    assert_eq!((records[0].from_initiator.packets, records[0].from_responder.packets), (3, 2));
+}
+
+#[test]
+fn a_port_used_again_is_a_new_flow() {
+    let again = [
+        ask(SYN, 0),
+        answer(RST | ACK, 1),
+        // The answer's slot may be met before the question's.
+        answer(RST | ACK, 1_001),
+        ask(SYN, 1_000),
+    ];
+    let records = run(&again);
+    assert_eq!(records.len(), 2, "{records:#?}");
+    for record in &records {
+        assert_eq!(record.handshake, Handshake::Rejected);
+        assert_eq!(record.end_reason, EndReason::EndOfFlow);
+        assert_eq!((record.from_initiator.packets, record.from_responder.packets), (1, 1));
+    }
+}
+
+#[test]
+fn a_full_table_gives_up_the_most_silent_flow() {
+    let settings = AggregatorSettings { flows_open_max: 3, ..AggregatorSettings::default() };
+    let from = |port, at_ms| packet(protocol::UDP, (CLIENT, port), (SERVER, 53), 0, at_ms);
+    let records = run_with(
+        settings,
+        &[from(1, 0), from(2, 1_000), from(3, 2_000), from(1, 3_000), from(4, 4_000)],
+    );
+    let evicted: Vec<_> = records
+        .iter()
+        .filter(|record| record.end_reason == EndReason::LackOfResources)
+        .map(|record| record.initiator_port)
+        .collect();
+    assert_eq!(evicted, [2]);
+    assert_eq!(records.len(), 4);
+}
+
+#[test]
+fn time_that_goes_back_or_leaps_loses_nothing() {
+    let mut records = Vec::new();
+    let mut emit = |record: Record| records.push(record);
+    let mut aggregator = Aggregator::new(AggregatorSettings::default());
+    aggregator.advance(START_MS, &mut emit);
+    aggregator.handle_observation(&ask(ACK, 0), &mut emit);
+    aggregator.advance(START_MS - 1_000_000, &mut emit);
+    let mut old = ask(ACK, 0);
+    (old.first_ms, old.last_ms) = (5, 9);
+    aggregator.handle_observation(&old, &mut emit);
+    aggregator.advance(u64::MAX, &mut emit);
+    aggregator.handle_observation(&ask(ACK, 10), &mut emit);
+    let mut future = ask(ACK, 0);
+    (future.first_ms, future.last_ms) = (u64::MAX, u64::MAX);
+    aggregator.handle_observation(&future, &mut emit);
+    aggregator.finish(&mut emit);
+    let packets: u64 = records.iter().map(|record| record.from_initiator.packets).sum();
+    assert_eq!(packets, 4);
+    assert!(records.iter().all(|record| record.start_ms <= record.end_ms));
+}

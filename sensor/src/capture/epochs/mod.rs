@@ -1,0 +1,561 @@
+//! The loaded object and its tables: flips the epoch, waits until no program writes the old half, and gives
+//! every slot of it. Knows nothing of interfaces.
+
+use std::collections::HashMap;
+
+use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use aya::util::{KernelVersion, nr_cpus, online_cpus};
+use aya::{Ebpf, EbpfLoader};
+use flow::kernel::{
+    COARSE_SLOTS, CoarseSlot, Control, Cpu, DOMAIN_UNKNOWN, Domain, NO_REGION, STACKS, Set,
+    not_ip_name,
+};
+use flow::{FlowKey, Malformed, Observation, Slot, TcpSeen, Vlans};
+use rustix::thread::{MembarrierCommand, MembarrierQuery, membarrier, membarrier_query};
+
+use super::clock::{TickTime, Ticks};
+use super::error::system_error;
+use super::memory::Table;
+use super::{CaptureError, object};
+
+/// The program whose test run reads the tick counter.
+const CLOCK: &str = "clock";
+/// Shortest frame that the kernel takes in a test run: an Ethernet header.
+const CLOCK_FRAME: [u8; 14] = [0; 14];
+/// Kernel that first has everything the object needs (XDP links are the youngest).
+const KERNEL_NEEDED: (u8, u8, &str) = (5, 9, "5.9");
+/// A slot this many generations old gets a younger tag, long before its tag comes round again after 65,536.
+const TAG_AGE_MAX: u16 = 0x4000;
+/// First domain that user space gives to a stack of two tags; smaller ones are single tags.
+const STACK_DOMAINS: u16 = 4096;
+
+/// How large the kernel's tables are, for each CPU that is online at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableSizes {
+    /// Sets of two slots in each of the two epochs; a power of two, 1 to 65,536. 128 bytes each.
+    pub sets: u32,
+    /// Slots of the log in each of the two epochs; 1 to 1,048,576. 64 bytes each.
+    pub log_slots: u32,
+}
+
+impl Default for TableSizes {
+    /// 16 Ki slots, which a CPU's second-level cache holds, and a log of four times as many: 10 MiB a CPU.
+    fn default() -> Self {
+        Self { sets: 8192, log_slots: 65_536 }
+    }
+}
+
+impl TableSizes {
+    const SETS_MAX: u32 = 65_536;
+    const LOG_SLOTS_MAX: u32 = 1_048_576;
+
+    fn check(self) -> Result<Self, CaptureError> {
+        let size = |what, value: u32, most: u32| CaptureError::Size {
+            what,
+            value: u64::from(value),
+            least: 1,
+            most: u64::from(most),
+        };
+        if !self.sets.is_power_of_two() || self.sets > Self::SETS_MAX {
+            return Err(size("the number of sets (a power of two)", self.sets, Self::SETS_MAX));
+        }
+        if self.log_slots == 0 || self.log_slots > Self::LOG_SLOTS_MAX {
+            return Err(size("the number of log slots", self.log_slots, Self::LOG_SLOTS_MAX));
+        }
+        Ok(self)
+    }
+}
+
+/// Packets that found no room in cache and log: exact totals for one destination, port and protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Folded {
+    /// Destination, destination port and protocol (the source is unspecified); `None` for the rest, which is
+    /// every packet that found no place even here.
+    pub key: Option<FlowKey>,
+    /// The VLAN tags of the key's domain; `None` where they are not known.
+    pub vlans: Option<Vlans>,
+    /// Packets.
+    pub packets: u64,
+    /// Layer-2 bytes.
+    pub bytes: u64,
+    /// TCP packets with SYN and without ACK.
+    pub syns: u64,
+    /// Time of the first and the last of them, milliseconds since the Unix epoch; `None` where it is not known.
+    pub times_ms: Option<(u64, u64)>,
+}
+
+/// What one drain gave.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DrainTotals {
+    /// Observations given.
+    pub observations: u64,
+    /// Those of them that had left the cache for the log before the epoch's end.
+    pub observations_logged: u64,
+    /// Packets in the observations.
+    pub packets: u64,
+    /// Layer-2 bytes in the observations.
+    pub bytes: u64,
+    /// Packets in `folded`.
+    pub packets_folded: u64,
+    /// Totals of the packets that are in no observation; bounded by the kernel's table.
+    pub folded: Vec<Folded>,
+}
+
+/// The kernel's counters since the start; each only grows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KernelCounters {
+    /// Frames that the program was given.
+    pub frames_seen: u64,
+    /// Frames with a usable IP header.
+    pub packets_ip: u64,
+    /// IP packets that were counted in coarse totals only.
+    pub packets_folded: u64,
+    /// Frames that carry something other than IP.
+    pub packets_not_ip: u64,
+    /// The same by what they carry, the names as in metrics; kinds that were not seen are left out.
+    pub not_ip: Vec<(&'static str, u64)>,
+    /// Frames that say they carry IP and are broken.
+    pub packets_malformed: u64,
+    /// The same by reason, in the order of [`Malformed::ALL`].
+    pub malformed: [u64; Malformed::ALL.len()],
+}
+
+/// The XDP object in the kernel, with its tables mapped here.
+pub(super) struct Epochs {
+    ebpf: Ebpf,
+    sizes: TableSizes,
+    regions: u32,
+    control: Table<Control>,
+    cpus: Table<Cpu>,
+    sets: Table<Set>,
+    log: Table<Slot>,
+    coarse: Table<CoarseSlot>,
+    stack_words: Table<u64>,
+    generation: u32,
+    ticks: Ticks,
+    stacks: Stacks,
+    /// What CPUs without a region had counted at the last drain.
+    strays: Vec<Stray>,
+    /// Packets whose VLAN stack found no number here; the kernel counted them as placed.
+    packets_unnumbered: u64,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Stray {
+    packets: u64,
+    bytes: u64,
+    syns: u64,
+}
+
+impl Epochs {
+    /// Loads the object, sizes and maps its tables, and reads the clock. Nothing is attached.
+    pub(super) fn load(sizes: TableSizes) -> Result<Self, CaptureError> {
+        let sizes = sizes.check()?;
+        check_kernel()?;
+        object::check(object::OBJECT)?;
+        let to_io = |(path, error): (&'static str, std::io::Error)| {
+            CaptureError::Cpus(std::io::Error::new(error.kind(), format!("{path}: {error}")))
+        };
+        let online = online_cpus().map_err(to_io)?;
+        let possible = nr_cpus().map_err(to_io)?;
+        let rows = online.iter().map(|cpu| *cpu as usize + 1).max().unwrap_or(1).max(possible);
+        let regions = bounded_u32("the number of online CPUs", online.len())?;
+        let rows = bounded_u32("the number of CPUs", rows)?;
+        let mut ebpf = load_object(sizes, rows, regions)?;
+        let mut cpus: Table<Cpu> = Table::take(&mut ebpf, "CPUS")?;
+        for row in 0..cpus.len() {
+            cpus.set(row, Cpu { region: NO_REGION, ..Cpu::default() });
+        }
+        for (region, cpu) in (0..regions).zip(&online) {
+            cpus.set(*cpu as usize, Cpu { region, ..Cpu::default() });
+        }
+        let control: Table<Control> = Table::take(&mut ebpf, "CONTROL")?;
+        let generation = 1;
+        control.publish(generation);
+        load_program(&mut ebpf, CLOCK)?;
+        let ticks = Ticks::calibrate(|| run(&ebpf, CLOCK, &CLOCK_FRAME, 1).map(|ran| ran.verdict))?;
+        Ok(Self {
+            sets: Table::take(&mut ebpf, "SETS")?,
+            log: Table::take(&mut ebpf, "LOG")?,
+            coarse: Table::take(&mut ebpf, "COARSE")?,
+            stack_words: Table::take(&mut ebpf, "STACK_WORDS")?,
+            strays: vec![Stray::default(); cpus.len()],
+            stacks: Stacks::new(regions),
+            packets_unnumbered: 0,
+            ebpf,
+            sizes,
+            regions,
+            control,
+            cpus,
+            generation,
+            ticks,
+        })
+    }
+
+    /// Loads a program into the kernel, which verifies it.
+    pub(super) fn program(&mut self, name: &'static str) -> Result<&mut Xdp, CaptureError> {
+        load_program(&mut self.ebpf, name)
+    }
+
+    /// Runs a loaded program on a frame, without any interface.
+    pub(super) fn run(
+        &self,
+        program: &'static str,
+        frame: &[u8],
+        repeat: u32,
+    ) -> Result<Ran, CaptureError> {
+        run(&self.ebpf, program, frame, repeat)
+    }
+
+    pub(super) const fn tick_ns(&self) -> u64 {
+        self.ticks.tick_ns()
+    }
+
+    /// How full the fullest log of the running epoch is, 0 to 1,000 thousandths.
+    pub(super) fn log_fill_permille(&self) -> u32 {
+        let half = (self.generation & 1) as usize;
+        let used = (0..self.cpus.len()).map(|row| {
+            let cursor = self.cpus.snapshot(row).log_cursor[half];
+            cursor_of(cursor, self.generation, self.sizes.log_slots)
+        });
+        let fullest = u64::from(used.max().unwrap_or(0));
+        u32::try_from(fullest * 1000 / u64::from(self.sizes.log_slots)).unwrap_or(1000)
+    }
+
+    /// Flips the epoch, waits until no program runs in the old one, gives every slot of it.
+    pub(super) fn drain(
+        &mut self,
+        visit: &mut dyn FnMut(Observation),
+    ) -> Result<DrainTotals, CaptureError> {
+        let old = self.generation;
+        // Wrapping is harmless: 2^32 is even, so the halves keep alternating.
+        self.generation = old.wrapping_add(1);
+        self.control.publish(self.generation);
+        membarrier(MembarrierCommand::Global)
+            .map_err(|error| CaptureError::Barrier(error.into()))?;
+        let mut drain = Drain {
+            time: self.ticks.at_now(),
+            stacks: &mut self.stacks,
+            stack_words: &self.stack_words,
+            visit,
+            totals: DrainTotals::default(),
+            packets_unnumbered: 0,
+        };
+        for row in 0..self.cpus.len() {
+            let cpu = self.cpus.snapshot(row);
+            let region = cpu.region;
+            if region >= self.regions {
+                let Some(before) = self.strays.get_mut(row) else { continue };
+                drain.stray(&cpu, before);
+                continue;
+            }
+            let block = (region << 1 | (old & 1)) as usize;
+            let log_slots = self.sizes.log_slots as usize;
+            let logged = cursor_of(cpu.log_cursor[(old & 1) as usize], old, self.sizes.log_slots);
+            for slot in self.log.quiet(block * log_slots, logged as usize) {
+                drain.slot(region, slot);
+            }
+            drain.totals.observations_logged += u64::from(logged);
+            let sets = self.sizes.sets as usize;
+            let sets = self.sets.quiet(block * sets, sets);
+            visit_written(old, sets, |slot| drain.slot(region, slot));
+            let coarse = COARSE_SLOTS as usize;
+            drain.coarse(region, old, self.coarse.quiet(block * coarse, coarse));
+        }
+        let (totals, unnumbered) = (drain.totals, drain.packets_unnumbered);
+        self.packets_unnumbered += unnumbered;
+        Ok(totals)
+    }
+
+    /// One CPU's counters between two frames rather than in the middle of one, so that they add up. Under full
+    /// load one of a few looks falls between two frames; the last is taken as it is.
+    fn settled(&self, row: usize) -> Cpu {
+        const LOOKS: u32 = 64;
+        let mut cpu = self.cpus.snapshot(row);
+        for _ in 1..LOOKS {
+            let sorted = cpu.packets_ip
+                + cpu.malformed.iter().sum::<u64>()
+                + cpu.not_ip.iter().sum::<u64>();
+            if cpu.frames_seen == sorted {
+                break;
+            }
+            cpu = self.cpus.snapshot(row);
+        }
+        cpu
+    }
+
+    pub(super) fn counters(&self) -> KernelCounters {
+        let mut counters =
+            KernelCounters { packets_folded: self.packets_unnumbered, ..KernelCounters::default() };
+        let mut not_ip = [0_u64; flow::kernel::NOT_IP_KINDS];
+        for row in 0..self.cpus.len() {
+            let cpu = self.settled(row);
+            counters.frames_seen += cpu.frames_seen;
+            counters.packets_ip += cpu.packets_ip;
+            counters.packets_folded += cpu.packets_folded;
+            for (sum, one) in counters.malformed.iter_mut().zip(cpu.malformed) {
+                *sum += one;
+            }
+            for (sum, one) in not_ip.iter_mut().zip(cpu.not_ip) {
+                *sum += one;
+            }
+        }
+        counters.packets_malformed = counters.malformed.iter().sum();
+        counters.packets_not_ip = not_ip.iter().sum();
+        let named = not_ip.into_iter().enumerate().filter(|(_, frames)| *frames > 0);
+        counters.not_ip = named.map(|(index, frames)| (not_ip_name(index), frames)).collect();
+        counters
+    }
+}
+
+/// One drain under way.
+struct Drain<'a> {
+    time: TickTime,
+    stacks: &'a mut Stacks,
+    stack_words: &'a Table<u64>,
+    visit: &'a mut dyn FnMut(Observation),
+    totals: DrainTotals,
+    packets_unnumbered: u64,
+}
+
+impl Drain<'_> {
+    fn slot(&mut self, region: u32, slot: &Slot) {
+        // A half that has never been written carries tag 0, which is also a generation's once in 65,536.
+        if slot.packets == 0 {
+            return;
+        }
+        let packets = u64::from(slot.packets);
+        let first_ms = self.time.unix_ms(slot.first);
+        let elapsed = slot.last_and_syn & Slot::LAST_MAX;
+        let last_ms = self.time.unix_ms(slot.first.wrapping_add(u32::from(elapsed)));
+        let Some((key, vlans)) = self.stacks.number(self.stack_words, region, slot.key) else {
+            self.packets_unnumbered += packets;
+            self.fold(Folded {
+                key: None,
+                vlans: None,
+                packets,
+                bytes: slot.bytes(),
+                syns: u64::from(slot.last_and_syn & Slot::SYN_SEEN != 0),
+                times_ms: Some((first_ms, last_ms)),
+            });
+            return;
+        };
+        self.totals.observations += 1;
+        self.totals.packets += packets;
+        self.totals.bytes += slot.bytes();
+        (self.visit)(Observation {
+            key,
+            vlans,
+            packets,
+            bytes: slot.bytes(),
+            first_ms,
+            last_ms,
+            tcp: TcpSeen {
+                flags: slot.tcp_flags,
+                syn: slot.last_and_syn & Slot::SYN_SEEN != 0,
+                syn_ack: slot.last_and_syn & Slot::SYN_ACK_SEEN != 0,
+            },
+            ttl: slot.ttl,
+            length_min: slot.length_min,
+            length_max: slot.length_max,
+        });
+    }
+
+    fn coarse(&mut self, region: u32, old: u32, slots: &[CoarseSlot]) {
+        for slot in slots.iter().filter(|slot| slot.generation == old && slot.packets > 0) {
+            let numbered = slot.key().map(|key| self.stacks.number(self.stack_words, region, key));
+            let (key, vlans) = match numbered {
+                Some(Some((key, vlans))) => (Some(key), Some(vlans)),
+                Some(None) => (slot.key().map(|key| key.with_domain(DOMAIN_UNKNOWN)), None),
+                None => (None, None),
+            };
+            self.fold(Folded {
+                key,
+                vlans,
+                packets: slot.packets,
+                bytes: slot.bytes,
+                syns: slot.syns,
+                times_ms: Some((self.time.unix_ms(slot.first), self.time.unix_ms(slot.last))),
+            });
+        }
+    }
+
+    fn stray(&mut self, cpu: &Cpu, before: &mut Stray) {
+        let now =
+            Stray { packets: cpu.stray_packets, bytes: cpu.stray_bytes, syns: cpu.stray_syns };
+        if now.packets > before.packets {
+            self.fold(Folded {
+                key: None,
+                vlans: None,
+                packets: now.packets - before.packets,
+                bytes: now.bytes.saturating_sub(before.bytes),
+                syns: now.syns.saturating_sub(before.syns),
+                times_ms: None,
+            });
+        }
+        *before = now;
+    }
+
+    fn fold(&mut self, folded: Folded) {
+        self.totals.packets_folded += folded.packets;
+        self.totals.folded.push(folded);
+    }
+}
+
+/// One number for each VLAN stack of two tags, whichever CPU saw it.
+struct Stacks {
+    numbers: HashMap<u64, u16>,
+    /// By region and place in the kernel's table: the number here, 0 until it is asked for.
+    by_place: Vec<u16>,
+}
+
+impl Stacks {
+    fn new(regions: u32) -> Self {
+        Self { numbers: HashMap::new(), by_place: vec![0; (regions * STACKS) as usize] }
+    }
+
+    /// The key in this process's domain, and the tags it stands for; `None` when they are not known.
+    fn number(
+        &mut self,
+        words: &Table<u64>,
+        region: u32,
+        key: FlowKey,
+    ) -> Option<(FlowKey, Vlans)> {
+        match Domain::from_number(key.domain()) {
+            Domain::Vlans(vlans) => Some((key, vlans)),
+            Domain::Unknown => None,
+            Domain::Stack(place) => {
+                let place = (region * STACKS + place) as usize;
+                // A place never changes once it is written, and it was written before the slot.
+                let word = words.snapshot(place);
+                let known = self.by_place.get_mut(place)?;
+                if *known == 0 {
+                    let next =
+                        u16::try_from(self.numbers.len()).ok()?.checked_add(STACK_DOMAINS)?;
+                    if next == DOMAIN_UNKNOWN {
+                        return None;
+                    }
+                    *known = *self.numbers.entry(word).or_insert(next);
+                }
+                Some((key.with_domain(*known), Domain::stack_from_word(word)))
+            }
+        }
+    }
+}
+
+/// Gives the slots that this generation wrote. Those of long ago get a younger tag, so that no slot is ever taken
+/// for one of the generation that has the same tag 65,536 flips later.
+fn visit_written(generation: u32, sets: &mut [Set], mut visit: impl FnMut(&Slot)) {
+    #[expect(clippy::cast_possible_truncation, reason = "a tag is the lower half of a generation")]
+    let tag = generation as u16;
+    for slot in sets.iter_mut().flat_map(|set| &mut set.0) {
+        let age = tag.wrapping_sub(slot.generation());
+        if age == 0 {
+            visit(slot);
+        } else if age >= TAG_AGE_MAX {
+            // One generation ago the other half was written: in this half the tag stands for nothing.
+            slot.bytes_generation = u64::from(tag.wrapping_sub(1));
+        }
+    }
+}
+
+/// The slots in a log whose cursor word this is, when it belongs to the generation.
+fn cursor_of(cursor: u64, generation: u32, capacity: u32) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half is the count")]
+    let count = cursor as u32;
+    if cursor >> 32 == u64::from(generation) { count.min(capacity) } else { 0 }
+}
+
+/// The outcome of a test run.
+pub(super) struct Ran {
+    pub(super) verdict: u32,
+    pub(super) nanoseconds: u64,
+}
+
+fn check_kernel() -> Result<(), CaptureError> {
+    let (major, minor, needed) = KERNEL_NEEDED;
+    let found = KernelVersion::current();
+    if found.as_ref().is_ok_and(|found| *found < KernelVersion::new(major, minor, 0)) {
+        let found = rustix::system::uname().release().to_string_lossy().into_owned();
+        return Err(CaptureError::KernelTooOld { found, needed });
+    }
+    if !membarrier_query().contains(MembarrierQuery::GLOBAL) {
+        return Err(CaptureError::NoBarrier);
+    }
+    Ok(())
+}
+
+fn bounded_u32(what: &'static str, value: usize) -> Result<u32, CaptureError> {
+    /// Beyond this the largest table's index would leave 32 bits.
+    const MOST: usize = 1024;
+    match u32::try_from(value) {
+        Ok(number) if value <= MOST => Ok(number),
+        _ => Err(CaptureError::Size { what, value: value as u64, least: 1, most: MOST as u64 }),
+    }
+}
+
+fn load_object(sizes: TableSizes, rows: u32, regions: u32) -> Result<Ebpf, CaptureError> {
+    let halves = regions * 2;
+    let seed = u64::from_le_bytes(random());
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global("SETS_PER_EPOCH", &sizes.sets, true)
+        .override_global("LOG_SLOTS", &sizes.log_slots, true)
+        .override_global("HASH_SEED", &seed, true)
+        .map_max_entries("CPUS", rows)
+        .map_max_entries("SETS", halves * sizes.sets)
+        .map_max_entries("LOG", halves * sizes.log_slots)
+        .map_max_entries("COARSE", halves * COARSE_SLOTS)
+        .map_max_entries("STACK_WORDS", regions * STACKS);
+    loader.load(object::OBJECT).map_err(|error| match error {
+        aya::EbpfError::MapError(aya::maps::MapError::CreateError { io_error, .. })
+            if io_error.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            CaptureError::NotPermitted { operation: "creating the flow tables", source: io_error }
+        }
+        other => CaptureError::Load(Box::new(other)),
+    })
+}
+
+/// So that nobody outside can choose addresses that share a set. The standard library draws the keys of its hash
+/// tables from the system's random source; one of them hashed is as good as any other way to it.
+fn random() -> [u8; 8] {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one(0_u64).to_le_bytes()
+}
+
+fn load_program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, CaptureError> {
+    let failed = |source| CaptureError::Program { program: name, source: Box::new(source) };
+    let program: &mut Xdp = ebpf
+        .program_mut(name)
+        .ok_or(CaptureError::Table { table: name, source: None })?
+        .try_into()
+        .map_err(failed)?;
+    if program.fd().is_err() {
+        program.load().map_err(|error| match system_error(&error) {
+            Some(number) if number == rustix::io::Errno::PERM.raw_os_error() => {
+                let source = std::io::Error::from_raw_os_error(number);
+                CaptureError::NotPermitted { operation: "loading an XDP program", source }
+            }
+            _ => failed(error),
+        })?;
+    }
+    Ok(program)
+}
+
+fn run(ebpf: &Ebpf, program: &'static str, frame: &[u8], repeat: u32) -> Result<Ran, CaptureError> {
+    let failed =
+        |source| CaptureError::TestRun { program, bytes: frame.len(), source: Box::new(source) };
+    let loaded: &Xdp = ebpf
+        .program(program)
+        .ok_or(CaptureError::Table { table: program, source: None })?
+        .try_into()
+        .map_err(failed)?;
+    let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() };
+    let result = loaded.test_run(options).map_err(failed)?;
+    let nanoseconds = u64::try_from(result.duration.as_nanos()).unwrap_or(u64::MAX);
+    Ok(Ran { verdict: result.return_value, nanoseconds })
+}
+
+#[cfg(test)]
+mod tests;

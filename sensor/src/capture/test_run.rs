@@ -1,0 +1,99 @@
+//! The XDP program without any interface: single frames go in through `BPF_PROG_TEST_RUN`, and the same tables,
+//! epochs and counters come out as on the wire. For tests and for measuring.
+
+use flow::Observation;
+
+use super::epochs::{DrainTotals, Epochs, KernelCounters, TableSizes};
+use super::{CaptureError, object};
+
+/// Shortest frame that the kernel takes: an Ethernet header.
+pub const FRAME_BYTES_MIN: usize = 14;
+/// Longest frame that the kernel takes in a single buffer: a page, less what it needs around the frame
+/// (256 bytes of headroom, 320 of `struct skb_shared_info`).
+pub const FRAME_BYTES_MAX: usize = 4096 - 256 - 320;
+
+/// A loaded object that is attached to nothing.
+///
+/// ```no_run
+/// # fn main() -> Result<(), sensor::CaptureError> {
+/// use sensor::{KernelTestRun, TableSizes};
+/// let mut kernel = KernelTestRun::load(TableSizes::default())?;
+/// let frame = [0_u8; 60];
+/// let ns = kernel.feed(&frame, 1_000)?;
+/// let totals = kernel.drain(&mut |observation| println!("{observation:?}"))?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct KernelTestRun {
+    epochs: Epochs,
+}
+
+impl KernelTestRun {
+    /// Loads the object with tables of these sizes.
+    ///
+    /// # Errors
+    ///
+    /// As [`super::KernelCapture::attach`], those about interfaces aside.
+    pub fn load(sizes: TableSizes) -> Result<Self, CaptureError> {
+        let mut epochs = Epochs::load(sizes)?;
+        for program in
+            ["count_drop", "count_drop_frags", "count_pass", "count_pass_frags", "floor_drop"]
+        {
+            epochs.program(program)?;
+        }
+        Ok(Self { epochs })
+    }
+
+    /// Gives the program the same frame `repeat` times, on the CPU this thread runs on; gives nanoseconds a
+    /// frame, as the kernel measured them. Frames longer than [`FRAME_BYTES_MAX`] go through the program for
+    /// frames in several buffers.
+    ///
+    /// # Errors
+    ///
+    /// [`CaptureError::TestRun`] when the kernel does not take the frame: shorter than [`FRAME_BYTES_MIN`], or
+    /// longer than it has pages for.
+    pub fn feed(&mut self, frame: &[u8], repeat: u32) -> Result<u64, CaptureError> {
+        let program = if frame.len() > FRAME_BYTES_MAX { "count_drop_frags" } else { "count_drop" };
+        self.epochs.run(program, frame, repeat).map(|ran| ran.nanoseconds)
+    }
+
+    /// Gives the frame `repeat` times to a program that only drops: the floor of what [`KernelTestRun::feed`]
+    /// can take, in nanoseconds a frame.
+    ///
+    /// # Errors
+    ///
+    /// As [`KernelTestRun::feed`].
+    pub fn floor(&mut self, frame: &[u8], repeat: u32) -> Result<u64, CaptureError> {
+        self.epochs.run("floor_drop", frame, repeat).map(|ran| ran.nanoseconds)
+    }
+
+    /// As [`super::KernelCapture::drain`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn drain(
+        &mut self,
+        visit: &mut dyn FnMut(Observation),
+    ) -> Result<DrainTotals, CaptureError> {
+        self.epochs.drain(visit)
+    }
+
+    /// As [`super::KernelCapture::counters`].
+    #[must_use]
+    pub fn counters(&self) -> KernelCounters {
+        self.epochs.counters()
+    }
+
+    /// As [`super::KernelCapture::log_fill_permille`].
+    #[must_use]
+    pub fn log_fill_permille(&self) -> u32 {
+        self.epochs.log_fill_permille()
+    }
+
+    /// SHA-256 of the object.
+    #[must_use]
+    pub fn object_sha256(&self) -> [u8; 32] {
+        object::sha256()
+    }
+}

@@ -1,0 +1,269 @@
+//! Takes a TOML file; gives the sensor's checked configuration, or an error that names file, line,
+//! key and what is allowed. The documentation of each key is written once, here, and is also the
+//! default file.
+
+mod bounded;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+pub use bounded::Bounded;
+
+use crate::aggregate::AggregatorSettings;
+
+/// Where records go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputKind {
+    /// One record a line, as JSON.
+    Json,
+    /// Sealed, spooled and sent to the backend.
+    Uplink,
+    /// Counted only.
+    Null,
+}
+
+/// What happens to a frame after it was counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum AfterCounting {
+    /// Dropped on an interface without addresses (a mirror port), passed on otherwise.
+    Auto,
+    /// Dropped: for a port that only receives copies.
+    Drop,
+    /// Passed on to the system.
+    Pass,
+}
+
+/// How the XDP program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum AttachBy {
+    /// In the driver where it can, else generic, with a warning.
+    Auto,
+    /// In the driver only.
+    Native,
+    /// In the network stack: works everywhere, slower.
+    Generic,
+}
+
+/// Longest wait between two drains, milliseconds.
+pub type EpochMs = Bounded<10, 10_000>;
+/// A processor's number.
+pub type Cpu = Bounded<0, 4_095>;
+
+macro_rules! sections {
+    ($(
+        $(#[doc = $section_doc:literal])+
+        $section:ident: $Section:ident {
+            $( $(#[doc = $doc:literal])+ $key:ident: $Type:ty = $default:expr; )+
+        }
+    )+) => {
+        /// The sensor's configuration file.
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct Config {
+            $( $(#[doc = $section_doc])+ pub $section: $Section, )+
+        }
+
+        $(
+            $(#[doc = $section_doc])+
+            #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+            #[serde(deny_unknown_fields, default)]
+            pub struct $Section {
+                $( $(#[doc = $doc])+ pub $key: $Type, )+
+            }
+
+            impl Default for $Section {
+                fn default() -> Self {
+                    Self { $( $key: $default, )+ }
+                }
+            }
+        )+
+
+        impl Config {
+            /// The configuration as a TOML file with its documentation.
+            #[must_use]
+            pub fn to_documented_toml(&self) -> String {
+                let mut text = String::new();
+                $(
+                    comment(&mut text, &[$($section_doc),+]);
+                    text.push_str(concat!("[", stringify!($section), "]\n"));
+                    $(
+                        comment(&mut text, &[$($doc),+]);
+                        setting(&mut text, stringify!($key), &self.$section.$key);
+                    )+
+                    text.push('\n');
+                )+
+                text.truncate(text.trim_end().len());
+                text.push('\n');
+                text
+            }
+        }
+    };
+}
+
+sections! {
+    /// What is captured, and how the kernel's flow cache is emptied.
+    capture: CaptureConfig {
+        /// Interfaces to listen on; the two of an optical TAP are one sensor.
+        interfaces: Vec<String> = Vec::new();
+        /// What happens to a counted frame: "auto" (dropped on an interface without addresses,
+        /// passed on otherwise), "drop" or "pass".
+        after: AfterCounting = AfterCounting::Auto;
+        /// How the program is attached: "auto", "native" or "generic".
+        mode: AttachBy = AttachBy::Auto;
+        /// Time between two drains of the kernel's cache, milliseconds: 10 to 10000.
+        epoch_ms: EpochMs = Bounded::fixed::<250>();
+        /// Processor that drains; unset: any.
+        drain_cpu: Option<Cpu> = None;
+    }
+    /// How packets become flows.
+    flows: FlowsConfig {
+        /// A flow that lasts longer is reported in parts of this length, milliseconds: 1000 to
+        /// 3600000.
+        active_timeout_ms: Bounded<1_000, 3_600_000> = Bounded::fixed::<60_000>();
+        /// A flow without a packet for this long has ended, milliseconds: 100 to 3600000.
+        idle_timeout_ms: Bounded<100, 3_600_000> = Bounded::fixed::<15_000>();
+        /// How long a closed TCP connection is kept for late packets, milliseconds: 0 to 60000.
+        linger_ms: Bounded<0, 60_000> = Bounded::fixed::<2_000>();
+        /// Flows held at once, about 250 bytes each: 1 to 100000000. The one nearest to its end
+        /// goes when the table is full; it is reported, with that reason.
+        flows_open_max: Bounded<1, 100_000_000> = Bounded::fixed::<1_000_000>();
+        /// Processor that aggregates; unset: any.
+        aggregate_cpu: Option<Cpu> = None;
+    }
+    /// Where the records go.
+    output: OutputConfig {
+        /// Any of "json", "uplink", "null".
+        kinds: Vec<OutputKind> = vec![OutputKind::Json];
+        /// File that "json" writes; unset: standard output.
+        json_file: Option<PathBuf> = None;
+    }
+    /// The link to the backend.
+    uplink: UplinkConfig {
+        /// Folder of the sensor's identity and of its spool, as `enroll` made it.
+        state_dir: PathBuf = PathBuf::from("/var/lib/spanwatch-sensor");
+        /// Size of the spool, bytes: 1048576 to 1099511627776. The oldest batch goes when it is
+        /// full.
+        spool_bytes_max: Bounded<1_048_576, 1_099_511_627_776> = Bounded::fixed::<1_073_741_824>();
+        /// Records of one batch: 1 to 65536.
+        batch_records_max: Bounded<1, 65_536> = Bounded::fixed::<8_192>();
+        /// Longest time before a batch is sealed, milliseconds: 10 to 60000.
+        batch_interval_ms: Bounded<10, 60_000> = Bounded::fixed::<1_000>();
+        /// How long a stopping sensor waits for the backend's acknowledgements, milliseconds: 0 to
+        /// 600000. What is not acknowledged by then stays in the spool for the next start.
+        shutdown_grace_ms: Bounded<0, 600_000> = Bounded::fixed::<10_000>();
+    }
+}
+
+fn comment(text: &mut String, lines: &[&str]) {
+    for line in lines {
+        text.push('#');
+        text.push_str(line);
+        text.push('\n');
+    }
+}
+
+fn setting(text: &mut String, key: &str, value: &impl Serialize) {
+    let written = match toml::Value::try_from(value) {
+        Ok(value) => writeln!(text, "{key} = {value}"),
+        // TOML has no word for "unset".
+        Err(_unset) => writeln!(text, "#{key} ="),
+    };
+    written.expect("writing to a string cannot fail");
+}
+
+/// Why there is no configuration.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}", file.display())]
+    Read {
+        /// Which file.
+        file: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The file says something that is not allowed.
+    #[error("{}, line {line}, {place}: {message}", file.display())]
+    Value {
+        /// Which file.
+        file: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Section and key, as far as they can be told.
+        place: String,
+        /// What is wrong, and what is allowed.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or at its first unknown key or bad value.
+    pub fn read(file: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(file)
+            .map_err(|source| ConfigError::Read { file: file.to_owned(), source })?;
+        Self::parse(&text, file)
+    }
+
+    /// Checks the text of a file; `file` is for the error.
+    ///
+    /// # Errors
+    /// At the first unknown key or bad value.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start.min(text.len()));
+            let before = text.get(..at).unwrap_or_default();
+            let line = before.matches('\n').count();
+            ConfigError::Value {
+                file: file.to_owned(),
+                line: line + 1,
+                place: place(text, line),
+                message: error.message().trim_end().to_owned(),
+            }
+        })
+    }
+
+    /// The aggregator's part.
+    #[must_use]
+    pub fn aggregator(&self) -> AggregatorSettings {
+        AggregatorSettings {
+            active_timeout_ms: self.flows.active_timeout_ms.get(),
+            idle_timeout_ms: self.flows.idle_timeout_ms.get(),
+            linger_ms: self.flows.linger_ms.get(),
+            flows_open_max: u32::try_from(self.flows.flows_open_max.get())
+                .expect("the range of the setting ends at 100 million"),
+        }
+    }
+}
+
+/// Section and key of a line, for people.
+fn place(text: &str, line: usize) -> String {
+    let lines: Vec<&str> = text.lines().take(line + 1).collect();
+    let section = lines.iter().rev().find_map(|line| {
+        line.trim().strip_prefix('[').map(|rest| rest.split(']').next().unwrap_or(rest).trim())
+    });
+    let key = lines
+        .get(line)
+        .and_then(|line| line.split_once('='))
+        .map(|(key, _)| key.trim())
+        .filter(|key| !key.is_empty() && !key.starts_with('#'));
+    match (section, key) {
+        (Some(section), Some(key)) => format!("key `{section}.{key}`"),
+        (None, Some(key)) => format!("key `{key}`"),
+        (Some(section), None) => format!("section `{section}`"),
+        (None, None) => "at the top".to_owned(),
+    }
+}

@@ -1,0 +1,195 @@
+//! Takes the command line; gives an exit code: 0 when all went well, 1 when something failed on the
+//! way, 2 when the command or the configuration cannot be used.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use sensor::{AfterCounting, AttachBy, Config, Options, Outcome, OutputKind};
+use tracing_subscriber::EnvFilter;
+
+/// Turns frames from a mirror port or a capture file into flow records. Never keeps, writes or
+/// sends payload.
+#[derive(Parser)]
+#[command(name = "spanwatch-sensor", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    shared: Shared,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Args)]
+struct Shared {
+    /// Configuration file (TOML); flags override it.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Check configuration and flags, then stop.
+    #[arg(long, global = true)]
+    check_config: bool,
+    /// Print the configuration in effect, with its documentation, then stop.
+    #[arg(long, global = true)]
+    print_config: bool,
+    /// Folder of the sensor's identity and spool.
+    #[arg(long, global = true, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Listen on one or more mirror ports until SIGINT or SIGTERM.
+    Run {
+        /// Interface to listen on; may be given more than once.
+        #[arg(long, value_name = "NAME")]
+        interface: Vec<String>,
+        /// What happens to a frame after it was counted.
+        #[arg(long)]
+        after: Option<AfterCounting>,
+        /// How the kernel program is attached.
+        #[arg(long)]
+        mode: Option<AttachBy>,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Read capture files, on their own clock.
+    Replay {
+        /// pcap or pcapng files.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Exchange a one-time code for an identity.
+    Enroll {
+        /// The code, as the backend's operator gave it.
+        code: String,
+    },
+}
+
+#[derive(Args)]
+struct OutputArgs {
+    /// Where records go; may be given more than once.
+    #[arg(long, value_name = "KIND")]
+    output: Vec<OutputKind>,
+    /// File for JSON records, in place of standard output.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// File that keeps the books, replaced about once a second and at the end.
+    #[arg(long, value_name = "FILE")]
+    summary: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_unset| "info".into()))
+        .with_target(false)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+    let config = match configuration(&cli) {
+        Ok(config) => config,
+        Err(error) => return fail(&error, 2),
+    };
+    match act(cli, &config) {
+        Ok(code) => code,
+        Err(error) => fail(&error, 1),
+    }
+}
+
+/// The file's settings with the flags laid over them.
+fn configuration(cli: &Cli) -> anyhow::Result<Config> {
+    let mut config = match &cli.shared.config {
+        Some(file) => Config::read(file)?,
+        None => Config::default(),
+    };
+    if let Some(state_dir) = &cli.shared.state_dir {
+        config.uplink.state_dir.clone_from(state_dir);
+    }
+    let output = match &cli.command {
+        Some(Command::Run { interface, after, mode, output }) => {
+            if !interface.is_empty() {
+                config.capture.interfaces.clone_from(interface);
+            }
+            config.capture.after = after.unwrap_or(config.capture.after);
+            config.capture.mode = mode.unwrap_or(config.capture.mode);
+            Some(output)
+        }
+        Some(Command::Replay { output, .. }) => Some(output),
+        Some(Command::Enroll { .. }) | None => None,
+    };
+    if let Some(output) = output {
+        if !output.output.is_empty() {
+            config.output.kinds.clone_from(&output.output);
+        }
+        if output.out.is_some() {
+            config.output.json_file.clone_from(&output.out);
+        }
+    }
+    Ok(config)
+}
+
+fn act(cli: Cli, config: &Config) -> anyhow::Result<ExitCode> {
+    if cli.shared.print_config {
+        io::stdout().write_all(config.to_documented_toml().as_bytes())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if cli.shared.check_config {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let outcome = match cli.command {
+        Some(Command::Run { output, .. }) => {
+            let options = Options { summary_file: output.summary, progress: false };
+            sensor::run(config, &options)?
+        }
+        Some(Command::Replay { files, output, .. }) => {
+            // A bar and records on the same terminal would overwrite each other.
+            let to_terminal = config.output.kinds.contains(&OutputKind::Json)
+                && config.output.json_file.is_none()
+                && io::stdout().is_terminal();
+            let progress = io::stderr().is_terminal() && !to_terminal;
+            let options = Options { summary_file: output.summary, progress };
+            sensor::replay(config, &options, &files)?
+        }
+        Some(Command::Enroll { code }) => return enroll(&code, config),
+        None => anyhow::bail!("no command is given; see --help"),
+    };
+    Ok(report(&outcome))
+}
+
+fn enroll(code: &str, config: &Config) -> anyhow::Result<ExitCode> {
+    let state_dir = &config.uplink.state_dir;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let enrolled = runtime
+        .block_on(uplink::enroll(code, state_dir))
+        .with_context(|| format!("not enrolled into {}", state_dir.display()))?;
+    writeln!(
+        io::stdout(),
+        "enrolled as sensor {} of member {}; the backend is {}; the identity is in {}",
+        enrolled.sensor,
+        enrolled.member,
+        enrolled.backend,
+        state_dir.display()
+    )?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn report(outcome: &Outcome) -> ExitCode {
+    let mut text = outcome.text.clone();
+    for fault in &outcome.faults {
+        text.push_str("error: ");
+        text.push_str(fault);
+        text.push('\n');
+    }
+    // With standard error gone there is nobody left to tell.
+    let _nobody = io::stderr().write_all(text.as_bytes());
+    if outcome.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
+    // With standard error gone there is nobody left to tell.
+    let _nobody = writeln!(io::stderr(), "error: {error:#}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,210 @@
+//! Takes a capture file, pcap or pcapng, as a stream; gives its frames with their times, wire
+//! lengths and link types. Holds one record at a time, never keeps a frame, never skips one
+//! silently: the first fault ends the file with an error that says where it is.
+
+mod classic;
+mod link;
+mod ng;
+#[cfg(test)]
+mod tests;
+mod window;
+
+use std::io::{self, Read};
+
+use thiserror::Error;
+
+use classic::Classic;
+pub use link::LinkType;
+use ng::Ng;
+use window::Window;
+
+/// Longest record that is read. The largest snap length of libpcap is 256 KiB; a longer record is a
+/// fault.
+pub const RECORD_BYTES_MAX: usize = 16 << 20;
+/// Interfaces that one pcapng section may describe.
+pub const INTERFACES_MAX: usize = 65_536;
+
+/// One frame of a capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CapturedFrame<'a> {
+    /// When it was captured, milliseconds since the Unix epoch; `None` where the file does not say.
+    pub time_ms: Option<u64>,
+    /// Length on the wire, bytes.
+    pub wire_bytes: u64,
+    /// What it begins with.
+    pub link: LinkType,
+    /// The captured bytes, which may be fewer than were on the wire.
+    pub bytes: &'a [u8],
+}
+
+/// Why a capture cannot be read, or cannot be read further. `offset` is the byte offset of the
+/// faulty record.
+#[derive(Debug, Error)]
+pub enum CaptureFileError {
+    /// Reading the file failed.
+    #[error("cannot read at byte {offset}")]
+    Read {
+        /// Where.
+        offset: u64,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Empty file.
+    #[error("the file is empty")]
+    Empty,
+    /// The file is compressed: decompress it first.
+    #[error("the file is compressed with {format}; decompress it first")]
+    Compressed {
+        /// Which format.
+        format: &'static str,
+    },
+    /// Neither pcap nor pcapng.
+    #[error("not a pcap or pcapng file: it begins with {magic:02x?}, at byte 0")]
+    Magic {
+        /// The first four bytes, or fewer.
+        magic: Vec<u8>,
+    },
+    /// A file that ends within a record.
+    #[error(
+        "the file ends inside the {what} at byte {offset}: {wanted} bytes announced, {held} there"
+    )]
+    Truncated {
+        /// Which kind of record.
+        what: &'static str,
+        /// Where it starts.
+        offset: u64,
+        /// Its length.
+        wanted: u64,
+        /// What the file holds of it.
+        held: u64,
+    },
+    /// A record that contradicts itself or the file's header.
+    #[error("{what} at byte {offset}: {value} is out of range, at most {maximum}")]
+    Length {
+        /// Which field.
+        what: &'static str,
+        /// Where the record starts.
+        offset: u64,
+        /// The field's value.
+        value: u64,
+        /// What it may be.
+        maximum: u64,
+    },
+    /// A pcapng block that cannot be understood.
+    #[error("broken {what} at byte {offset}")]
+    Block {
+        /// Which kind of block.
+        what: &'static str,
+        /// Where it starts.
+        offset: u64,
+    },
+    /// A packet that names an interface that the section has not described.
+    #[error(
+        "packet at byte {offset} names interface {interface}, but only {described} are described"
+    )]
+    Interface {
+        /// Where the block starts.
+        offset: u64,
+        /// Which interface.
+        interface: u32,
+        /// How many there are.
+        described: usize,
+    },
+    /// A link type that this sensor cannot read.
+    #[error("unknown link type {number} at byte {offset}")]
+    LinkType {
+        /// Where the file or the packet says so.
+        offset: u64,
+        /// The link type's number.
+        number: u32,
+    },
+}
+
+/// A capture file that is being read.
+pub struct CaptureFile<R> {
+    window: Window<R>,
+    format: Format,
+    /// A fault was met; nothing more can be read.
+    broken: bool,
+}
+
+enum Format {
+    Classic(Classic),
+    Ng(Ng),
+}
+
+impl<R: Read> CaptureFile<R> {
+    /// Reads the header.
+    ///
+    /// # Errors
+    /// When it is not a capture, or one whose link type is unknown.
+    pub fn open(source: R) -> Result<Self, CaptureFileError> {
+        let mut window = Window::new(source);
+        let has_magic =
+            window.fill(4).map_err(|source| CaptureFileError::Read { offset: 0, source })?;
+        let held = window.held();
+        if held.is_empty() {
+            return Err(CaptureFileError::Empty);
+        }
+        let compressed = match held {
+            [0x1f, 0x8b, ..] => Some("gzip"),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("zstd"),
+            [0xfd, b'7', b'z', b'X', ..] => Some("xz"),
+            [b'B', b'Z', b'h', ..] => Some("bzip2"),
+            [0x04, 0x22, 0x4d, 0x18, ..] => Some("lz4"),
+            _ => None,
+        };
+        if let Some(format) = compressed {
+            return Err(CaptureFileError::Compressed { format });
+        }
+        let format = if has_magic && held[..4] == ng::MAGIC {
+            Format::Ng(Ng::default())
+        } else {
+            Format::Classic(Classic::open(&mut window)?)
+        };
+        Ok(Self { window, format, broken: false })
+    }
+
+    /// Byte offset of what is read next.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.window.offset()
+    }
+
+    /// The next frame, or `None` at the end.
+    ///
+    /// # Errors
+    /// When the file is cut or broken here. The frames before stay valid; nothing follows.
+    pub fn next_frame(&mut self) -> Result<Option<CapturedFrame<'_>>, CaptureFileError> {
+        if self.broken {
+            return Ok(None);
+        }
+        self.broken = true;
+        let frame = match &mut self.format {
+            Format::Classic(classic) => classic.next_frame(&mut self.window)?,
+            Format::Ng(ng) => ng.next_frame(&mut self.window)?,
+        };
+        self.broken = false;
+        Ok(frame)
+    }
+}
+
+/// Makes sure that `count` bytes of a record are held.
+fn need<R: Read>(
+    window: &mut Window<R>,
+    count: usize,
+    what: &'static str,
+) -> Result<(), CaptureFileError> {
+    let offset = window.offset();
+    match window.fill(count) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(CaptureFileError::Truncated {
+            what,
+            offset,
+            wanted: count as u64,
+            held: window.held().len() as u64,
+        }),
+        Err(source) => Err(CaptureFileError::Read { offset, source }),
+    }
+}

@@ -1,0 +1,259 @@
+//! Takes the checked configuration; wires the stages in the order in which a packet meets them and
+//! runs them until the input ends or a signal comes. What each stage decides is decided elsewhere.
+//!
+//! ```text
+//! run:     kernel cache ─ drain thread ─┐
+//!                                       ├─ aggregator ─ outputs ─ spool ─ delivery thread ─ backend
+//! replay:  capture files ───────────────┘
+//! ```
+
+mod delivery;
+mod kernel;
+mod live;
+mod offline;
+mod privileges;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use thiserror::Error;
+use uplink::{Outbox, OutboxError, OutboxOptions};
+
+use crate::config::{Config, OutputKind};
+use crate::sink::{JsonSink, NullSink, Outputs, SealingSettings, Sink, UplinkSink};
+use crate::summary::Summary;
+use delivery::{Delivery, Ended, Patience};
+
+pub use kernel::run;
+pub use live::{Counts, Source, SourceError, SourceFacts, run_source};
+pub use offline::replay;
+
+/// Version of this sensor, as batches and summaries carry it.
+pub const SENSOR_VERSION: &str = env!("CARGO_PKG_VERSION");
+/// How often the summary file is replaced.
+const SUMMARY_PERIOD: Duration = Duration::from_secs(1);
+/// Bytes that the JSON output collects before it writes.
+const JSON_BUFFER_BYTES: usize = 256 << 10;
+
+/// What a command was told beside the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// File that keeps the books, see [`Summary`].
+    pub summary_file: Option<PathBuf>,
+    /// Whether a progress bar may be drawn.
+    pub progress: bool,
+}
+
+/// How a command ended, when it could begin.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The books.
+    pub summary: Summary,
+    /// What went wrong on the way, one sentence each; empty when nothing did.
+    pub faults: Vec<String>,
+    /// What people are told at the end.
+    pub text: String,
+}
+
+/// Why a command could not begin, or had to stop.
+#[derive(Debug, Error)]
+pub enum PipelineError {
+    /// Give `--interface NAME`, or set `capture.interfaces`.
+    #[error("no interface is given")]
+    NoInterface,
+    /// A file for output cannot be made.
+    #[error("cannot create {}", file.display())]
+    Create {
+        /// Which file.
+        file: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The uplink cannot be used: enrol first, or see what the outbox says.
+    #[error("cannot use the uplink's folder {}", folder.display())]
+    Uplink {
+        /// Which folder.
+        folder: PathBuf,
+        /// What the outbox said.
+        #[source]
+        source: OutboxError,
+    },
+    /// The system gives no thread, timer or signal handler.
+    #[error("cannot start {what}")]
+    Start {
+        /// What was to be started.
+        what: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel side cannot be set up.
+    #[error("cannot capture")]
+    Capture(#[source] SourceError),
+}
+
+/// The outputs and what belongs to them.
+struct Stage {
+    outputs: Outputs,
+    delivery: Option<Delivery>,
+    summary_file: Option<PathBuf>,
+    summary: Summary,
+    summary_written: Option<Instant>,
+    /// The summary cannot be written: that was told.
+    summary_failing: bool,
+    faults: Vec<String>,
+}
+
+impl Stage {
+    fn open(
+        config: &Config,
+        options: &Options,
+        summary: Summary,
+        object_sha256: [u8; 32],
+    ) -> Result<Self, PipelineError> {
+        let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+        let mut delivery = None;
+        let mut kinds = config.output.kinds.clone();
+        kinds.sort_by_key(|kind| *kind as u8);
+        kinds.dedup();
+        for kind in kinds {
+            match kind {
+                OutputKind::Json => sinks.push(Box::new(JsonSink::new(json_writer(config)?))),
+                OutputKind::Null => sinks.push(Box::new(NullSink)),
+                OutputKind::Uplink => {
+                    let (sink, running) = open_uplink(config, object_sha256)?;
+                    sinks.push(Box::new(sink));
+                    delivery = Some(running);
+                }
+            }
+        }
+        let mut stage = Self {
+            outputs: Outputs::new(sinks),
+            delivery,
+            summary_file: options.summary_file.clone(),
+            summary,
+            summary_written: None,
+            summary_failing: false,
+            faults: Vec::new(),
+        };
+        if let Some(file) = &stage.summary_file {
+            stage
+                .summary
+                .write(file)
+                .map_err(|source| PipelineError::Create { file: file.clone(), source })?;
+        }
+        Ok(stage)
+    }
+
+    /// Brings the summary up to date, and its file when that is due.
+    fn update_summary(&mut self, fill: impl FnOnce(&mut Summary, &Outputs), at_once: bool) {
+        let due = self.summary_written.is_none_or(|at| at.elapsed() >= SUMMARY_PERIOD);
+        if !at_once && (!due || self.summary_file.is_none()) {
+            return;
+        }
+        fill(&mut self.summary, &self.outputs);
+        let totals = self.outputs.totals();
+        self.summary.records_lost = totals.records_lost;
+        self.summary.records_waiting = totals.records_waiting;
+        self.summary.records_missed = self.outputs.records_missed();
+        self.summary.output_failures = self.outputs.failures();
+        if let Some(delivery) = &self.delivery {
+            self.summary.records_acked = delivery.records_acked();
+            self.summary.records_acked_earlier = delivery.records_acked_earlier();
+            self.summary.records_rejected = delivery.records_rejected();
+        }
+        self.write_summary();
+        self.summary_written = Some(Instant::now());
+    }
+
+    fn write_summary(&mut self) {
+        let Some(file) = &self.summary_file else { return };
+        match self.summary.write(file) {
+            Ok(()) => self.summary_failing = false,
+            Err(error) if !self.summary_failing => {
+                self.summary_failing = true;
+                tracing::error!("cannot write the summary {}: {error}", file.display());
+            }
+            Err(_told) => {}
+        }
+    }
+
+    /// Waits for the backend as long as `patience` says, and closes the books.
+    fn finish(
+        mut self,
+        patience: Patience,
+        hurry: Option<&crossbeam_channel::Receiver<()>>,
+        text_before: &str,
+    ) -> Outcome {
+        if let Some(delivery) = self.delivery.take() {
+            let Ended {
+                records_acked,
+                records_acked_earlier,
+                records_rejected,
+                records_waiting,
+                fault,
+            } = delivery.finish(patience, hurry);
+            self.summary.records_acked = records_acked;
+            self.summary.records_acked_earlier = records_acked_earlier;
+            self.summary.records_rejected = records_rejected;
+            self.summary.records_waiting = records_waiting;
+            self.faults.extend(fault);
+        }
+        self.write_summary();
+        if self.summary_failing {
+            self.faults.push("the summary could not be written".to_owned());
+        }
+        if self.outputs.failures() > 0 {
+            self.faults.push(format!("outputs failed {} times", self.outputs.failures()));
+        }
+        let text = format!("{text_before}{}", self.summary.to_text());
+        Outcome { summary: self.summary, faults: self.faults, text }
+    }
+}
+
+fn json_writer(config: &Config) -> Result<Box<dyn Write + Send>, PipelineError> {
+    let writer: Box<dyn Write + Send> = match &config.output.json_file {
+        None => Box::new(io::stdout()),
+        Some(file) => Box::new(create(file)?),
+    };
+    Ok(Box::new(BufWriter::with_capacity(JSON_BUFFER_BYTES, writer)))
+}
+
+fn create(file: &Path) -> Result<File, PipelineError> {
+    File::create(file).map_err(|source| PipelineError::Create { file: file.to_owned(), source })
+}
+
+fn open_uplink(
+    config: &Config,
+    object_sha256: [u8; 32],
+) -> Result<(UplinkSink, Delivery), PipelineError> {
+    let settings = &config.uplink;
+    let outbox = Outbox::open(OutboxOptions {
+        state_dir: settings.state_dir.clone(),
+        spool_bytes_max: settings.spool_bytes_max.get(),
+        object_sha256,
+        sensor_version: SENSOR_VERSION.to_owned(),
+        now_ms: wall_ms(),
+    })
+    .map_err(|source| PipelineError::Uplink { folder: settings.state_dir.clone(), source })?;
+    let delivery = Delivery::start(outbox.spool(), outbox.boot_epoch())
+        .map_err(|source| PipelineError::Start { what: "the delivery", source })?;
+    let sealing = SealingSettings {
+        batch_records_max: usize::try_from(settings.batch_records_max.get())
+            .expect("the range of the setting ends at 65,536"),
+        batch_interval_ms: settings.batch_interval_ms.get(),
+        spool_bytes_max: settings.spool_bytes_max.get(),
+    };
+    Ok((UplinkSink::new(outbox, sealing), delivery))
+}
+
+/// The time of day, milliseconds since the Unix epoch; 0 on a machine whose clock stands before it.
+fn wall_ms() -> u64 {
+    u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0)
+}

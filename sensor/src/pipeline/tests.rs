@@ -1,0 +1,224 @@
+//! The stages wired together: a capture made here, and a source that pretends to be the kernel.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crossbeam_channel::bounded;
+use flow::{Address, Books, FlowKey, Kind, Observation, TcpSeen, Vlans, protocol};
+use tempfile::TempDir;
+
+use super::live::{Counts, Source, SourceError, SourceFacts, run_source};
+use super::{Options, PipelineError, replay};
+use crate::config::{Config, OutputKind};
+
+/// An Ethernet frame with an IPv4 header and a TCP one.
+fn frame(host: u8, port: u16, flags: u8) -> Vec<u8> {
+    let mut frame = vec![0; 12];
+    frame.extend([0x08, 0x00, 0x45, 0, 0, 40, 0, 0, 0, 0, 64, protocol::TCP, 0, 0]);
+    frame.extend([10, 0, 0, host, 192, 0, 2, 1]);
+    frame.extend(port.to_be_bytes());
+    frame.extend(443_u16.to_be_bytes());
+    frame.extend([0, 0, 0, 0, 0, 0, 0, 0, 0x50, flags, 0, 0, 0, 0, 0, 0]);
+    frame
+}
+
+fn capture(frames: &[(u32, Vec<u8>)]) -> Vec<u8> {
+    let words =
+        |words: &[u32]| -> Vec<u8> { words.iter().flat_map(|word| word.to_le_bytes()).collect() };
+    let mut bytes = words(&[0xa1b2_c3d4, 0x0004_0002, 0, 0, 65_535, 1]);
+    for (time_s, frame) in frames {
+        let length = u32::try_from(frame.len()).expect("a short frame");
+        bytes.extend(words(&[*time_s, 0, length, length]));
+        bytes.extend(frame);
+    }
+    bytes
+}
+
+/// A folder with a capture of 300 flows, an ARP frame and a broken one.
+fn prepared() -> (TempDir, PathBuf) {
+    let folder = TempDir::new().expect("a temporary folder");
+    let mut frames: Vec<(u32, Vec<u8>)> = (0..300_u16)
+        .map(|at| (1_000 + u32::from(at), frame(u8::try_from(at % 7).unwrap_or(0), at, 2)))
+        .collect();
+    let mut arp = vec![0; 42];
+    (arp[12], arp[13]) = (0x08, 0x06);
+    frames.push((1_300, arp));
+    frames.push((1_300, frame(1, 1, 2)[..20].to_vec()));
+    let file = folder.path().join("made.pcap");
+    fs::write(&file, capture(&frames)).expect("the folder takes a file");
+    (folder, file)
+}
+
+fn json_to(file: PathBuf) -> Config {
+    let mut config = Config::default();
+    config.output.kinds = vec![OutputKind::Json, OutputKind::Null];
+    config.output.json_file = Some(file);
+    config
+}
+
+fn summary_to(file: PathBuf) -> Options {
+    Options { summary_file: Some(file), progress: false }
+}
+
+fn read_summary(file: &Path) -> serde_json::Value {
+    let text = fs::read_to_string(file).expect("the summary was written");
+    serde_json::from_str(&text).expect("the summary is JSON")
+}
+
+#[test]
+fn a_replay_gives_the_same_bytes_each_time_and_closes_its_books() {
+    let (folder, file) = prepared();
+    let outputs = ["a", "b"].map(|name| {
+        let out = folder.path().join(name);
+        let summary_file = folder.path().join(format!("{name}.json"));
+        let outcome = replay(
+            &json_to(out.clone()),
+            &summary_to(summary_file.clone()),
+            std::slice::from_ref(&file),
+        )
+        .expect("a replay can begin");
+        assert_eq!(outcome.faults, Vec::<String>::new());
+        let summary = read_summary(&summary_file);
+        let number = |key: &str| summary[key].as_u64().unwrap_or(u64::MAX);
+        assert_eq!(number("frames_seen"), 302);
+        assert_eq!(number("packets_in_flows"), 300);
+        assert_eq!(number("packets_in_records"), 300);
+        assert_eq!(number("packets_not_ip"), 1);
+        assert_eq!(summary["not_ip"]["arp"], 1);
+        assert_eq!(number("packets_malformed"), 1);
+        assert_eq!(summary["malformed"]["ip_header_cut"], 1);
+        assert_eq!(number("records_out"), 300);
+        assert_eq!(summary["balanced"], true);
+        assert_eq!(summary["finished"], true);
+        assert_eq!(summary["xdp_mode"], serde_json::Value::Null);
+        fs::read_to_string(out).expect("the records were written")
+    });
+    assert_eq!(outputs[0].lines().count(), 300);
+    assert!(outputs[0] == outputs[1], "the same input gives the same bytes");
+}
+
+#[test]
+fn a_faulty_file_is_named_and_its_good_frames_are_kept() {
+    let (folder, good) = prepared();
+    let cut = folder.path().join("cut.pcap");
+    let bytes = fs::read(&good).expect("it was just written");
+    fs::write(&cut, &bytes[..24 + 70 + 30]).expect("the folder takes a file");
+    let missing = folder.path().join("missing.pcap");
+    let out = folder.path().join("out");
+    let outcome = replay(&json_to(out), &Options::default(), &[cut, missing, good])
+        .expect("a replay can begin");
+    assert_eq!(outcome.summary.frames_seen, 303);
+    assert!(outcome.summary.balanced, "{:?}", outcome.summary);
+    let faults = outcome.faults.join("\n");
+    assert!(
+        faults.contains("cut.pcap: the file ends inside the packet record at byte 94"),
+        "{faults}"
+    );
+    assert!(faults.contains("missing.pcap: cannot read at byte 0"), "{faults}");
+    assert_eq!(outcome.summary.files.len(), 3);
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_no_panic() {
+    let (_folder, file) = prepared();
+    let outcome = replay(&json_to("/dev/full".into()), &Options::default(), &[file])
+        .expect("a replay can begin");
+    assert_eq!(outcome.faults, ["outputs failed 1 times"]);
+    assert_eq!(outcome.summary.frames_seen, 302);
+    assert!(outcome.summary.balanced, "the frames were counted all the same");
+}
+
+#[test]
+fn an_uplink_without_an_identity_cannot_begin() {
+    let (folder, file) = prepared();
+    let mut config = Config::default();
+    config.output.kinds = vec![OutputKind::Uplink];
+    config.uplink.state_dir = folder.path().join("state");
+    let error = replay(&config, &Options::default(), &[file]).expect_err("nobody has enrolled");
+    assert!(matches!(error, PipelineError::Uplink { .. }), "{error:?}");
+}
+
+/// Gives the same observations at each drain until it is stopped, and keeps a few for after that.
+struct Pretended {
+    drains_left: u64,
+    late: u64,
+    counts: Books,
+    /// Stops the run when the drains are used up.
+    stop: crossbeam_channel::Sender<()>,
+    fails: bool,
+}
+
+impl Source for Pretended {
+    fn facts(&self) -> SourceFacts {
+        SourceFacts { interfaces: vec!["span0".to_owned()], ..SourceFacts::default() }
+    }
+
+    fn drain(&mut self, visit: &mut dyn FnMut(Observation)) -> Result<(), SourceError> {
+        let observations = if self.drains_left > 0 { 5_000 } else { self.late };
+        if self.drains_left == 0 {
+            self.late = 0;
+            if self.fails {
+                return Err("the pretended kernel is gone".into());
+            }
+        }
+        self.drains_left = self.drains_left.saturating_sub(1);
+        for at in 0..observations {
+            let port = u16::try_from(at % 1_000).unwrap_or(0);
+            let [from, to] = [[10, 0, 0, 1], [192, 0, 2, 1]].map(Address::from_v4);
+            visit(Observation {
+                key: FlowKey::new(from, to, [port, 53], protocol::UDP, Kind::V4, 0),
+                vlans: Vlans::default(),
+                packets: 2,
+                bytes: 120,
+                first_ms: 5,
+                last_ms: 5,
+                tcp: TcpSeen::default(),
+                ttl: 1,
+                length_min: 60,
+                length_max: 60,
+            });
+            self.counts.packets_ip += 2;
+            self.counts.frames_seen += 2;
+        }
+        if self.drains_left == 0 {
+            let _already_stopped = self.stop.try_send(());
+        }
+        Ok(())
+    }
+
+    fn counts(&mut self) -> Result<Counts, SourceError> {
+        Ok(Counts { books: self.counts, ..Counts::default() })
+    }
+
+    fn fill_permille(&self) -> u32 {
+        1_000
+    }
+
+    fn stop(&mut self) -> Result<(), SourceError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_stopped_run_leaves_nothing_behind() {
+    for fails in [false, true] {
+        let (tell, stop) = bounded(1);
+        let source = Pretended {
+            drains_left: 10,
+            late: if fails { 0 } else { 7 },
+            counts: Books::default(),
+            stop: tell,
+            fails,
+        };
+        let mut config = Config::default();
+        config.output.kinds = vec![OutputKind::Null];
+        let outcome = run_source(&config, &Options::default(), Box::new(source), &stop)
+            .expect("a run can begin");
+        let summary = &outcome.summary;
+        let observations = 50_000 + if fails { 0 } else { 7 };
+        assert_eq!(summary.packets_in_records, 2 * observations);
+        assert!(summary.balanced && summary.finished, "{summary:?}");
+        assert_eq!(summary.interfaces, ["span0"]);
+        assert_eq!(outcome.faults.len(), usize::from(fails), "{:?}", outcome.faults);
+    }
+}

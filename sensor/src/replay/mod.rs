@@ -1,0 +1,182 @@
+//! Takes the frames of capture files; gives the flow records that the wire would have given, and
+//! counts every frame that is in none. The capture's own clock is the only one. Pure but for the
+//! reader that it is given.
+
+mod clock;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use flow::{Books, Malformed, Observation, Parsed, Record, TcpSeen, parse};
+
+pub use clock::{ReplayClock, Tick};
+
+use crate::aggregate::{Aggregator, AggregatorSettings};
+use crate::pcap::{CaptureFile, CaptureFileError, CapturedFrame};
+
+/// What the frames so far were.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FrameCounts {
+    /// All of them.
+    pub frames_seen: u64,
+    /// Those with a usable IP header.
+    pub packets_ip: u64,
+    /// Those that carry something else, by `EtherType` (or length, up to 1,500).
+    pub not_ip: BTreeMap<u16, u64>,
+    /// Those that say IP and are broken, by the number of the reason.
+    pub malformed: [u64; Malformed::ALL.len()],
+    /// Those captured shorter than they were on the wire.
+    pub frames_snapped: u64,
+    /// Those without a time of their own; they count as captured with the frame before.
+    pub frames_undated: u64,
+    /// Bytes on the wire.
+    pub wire_bytes: u64,
+    /// Earliest and latest time, milliseconds since the Unix epoch.
+    pub span_ms: Option<(u64, u64)>,
+}
+
+impl FrameCounts {
+    /// Frames that carry something other than IP.
+    #[must_use]
+    pub fn packets_not_ip(&self) -> u64 {
+        self.not_ip.values().sum()
+    }
+
+    /// Frames that say they carry IP and are broken.
+    #[must_use]
+    pub fn packets_malformed(&self) -> u64 {
+        self.malformed.iter().sum()
+    }
+
+    /// Counts a frame; gives what it adds to a flow.
+    fn handle_frame(&mut self, frame: &CapturedFrame<'_>, time_ms: u64) -> Option<Observation> {
+        self.frames_seen += 1;
+        self.wire_bytes += frame.wire_bytes;
+        self.frames_snapped += u64::from((frame.bytes.len() as u64) < frame.wire_bytes);
+        self.frames_undated += u64::from(frame.time_ms.is_none());
+        self.span_ms = Some(match self.span_ms {
+            None => (time_ms, time_ms),
+            Some((first_ms, last_ms)) => (first_ms.min(time_ms), last_ms.max(time_ms)),
+        });
+        let parsed = match frame.link.network(frame.bytes) {
+            Some(link) => parse(frame.bytes, link),
+            None => Parsed::Malformed(Malformed::LinkHeaderCut),
+        };
+        match parsed {
+            Parsed::Ip(packet) => {
+                self.packets_ip += 1;
+                let length = u16::try_from(frame.wire_bytes).unwrap_or(u16::MAX);
+                Some(Observation {
+                    key: packet.key,
+                    vlans: packet.vlans,
+                    packets: 1,
+                    bytes: frame.wire_bytes,
+                    first_ms: time_ms,
+                    last_ms: time_ms,
+                    tcp: TcpSeen::from_flags(packet.tcp_flags),
+                    ttl: packet.ttl,
+                    length_min: length,
+                    length_max: length,
+                })
+            }
+            Parsed::NotIp(ethertype) => {
+                *self.not_ip.entry(ethertype).or_default() += 1;
+                None
+            }
+            Parsed::Malformed(reason) => {
+                self.malformed[reason as usize] += 1;
+                None
+            }
+        }
+    }
+}
+
+/// Frames in, records out.
+pub struct Replay {
+    aggregator: Aggregator,
+    clock: ReplayClock,
+    counts: FrameCounts,
+    time_ms: u64,
+}
+
+impl Replay {
+    /// A replay that ends an epoch every `epoch_ms` of the capture's time.
+    #[must_use]
+    pub fn new(settings: AggregatorSettings, epoch_ms: u64) -> Self {
+        Self {
+            aggregator: Aggregator::new(settings),
+            clock: ReplayClock::new(epoch_ms, settings.idle_timeout_ms),
+            counts: FrameCounts::default(),
+            time_ms: 0,
+        }
+    }
+
+    /// What the frames so far were.
+    #[must_use]
+    pub fn counts(&self) -> &FrameCounts {
+        &self.counts
+    }
+
+    /// The books so far; what the outputs add to them is not known here.
+    #[must_use]
+    pub fn books(&self) -> Books {
+        let totals = self.aggregator.totals();
+        Books {
+            frames_seen: self.counts.frames_seen,
+            packets_ip: self.counts.packets_ip,
+            packets_not_ip: self.counts.packets_not_ip(),
+            packets_malformed: self.counts.packets_malformed(),
+            packets_in_flows: totals.packets_in,
+            records_out: totals.records_out,
+            ..Books::default()
+        }
+    }
+
+    /// What the aggregator has done so far.
+    #[must_use]
+    pub fn aggregator(&self) -> &Aggregator {
+        &self.aggregator
+    }
+
+    /// Counts one frame. Says whether an epoch ended before it.
+    pub fn handle_frame(
+        &mut self,
+        frame: &CapturedFrame<'_>,
+        emit: &mut dyn FnMut(Record),
+    ) -> bool {
+        self.time_ms = frame.time_ms.unwrap_or(self.time_ms);
+        let tick = self.clock.handle_time(self.time_ms);
+        match tick {
+            Tick::Same => {}
+            Tick::Epoch { now_ms } => self.aggregator.advance(now_ms, emit),
+            Tick::Separate => self.aggregator.finish(emit),
+        }
+        if let Some(seen) = self.counts.handle_frame(frame, self.time_ms) {
+            self.aggregator.handle_observation(&seen, emit);
+        }
+        tick != Tick::Same
+    }
+
+    /// Ends all flows.
+    pub fn finish(&mut self, emit: &mut dyn FnMut(Record)) {
+        self.aggregator.finish(emit);
+    }
+}
+
+/// Reads a whole capture into a replay; for tests and small files.
+///
+/// # Errors
+/// The first fault of the file; the frames before it are in the replay.
+pub fn replay_all<R: Read>(
+    replay: &mut Replay,
+    source: R,
+    emit: &mut dyn FnMut(Record),
+) -> Result<(), CaptureFileError> {
+    let mut file = CaptureFile::open(source)?;
+    while let Some(frame) = file.next_frame()? {
+        replay.handle_frame(&frame, emit);
+    }
+    Ok(())
+}

@@ -1,0 +1,306 @@
+//! Takes the books; gives them as a file for machines and as text for people.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use flow::kernel::{not_ip_index, not_ip_name};
+use flow::{Books, Malformed};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::aggregate::AggregatorTotals;
+use crate::replay::FrameCounts;
+
+/// One capture file of a replay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FileSummary {
+    /// Its path, as it was given.
+    pub path: PathBuf,
+    /// Frames read from it.
+    pub frames: u64,
+    /// Why it was not read to its end.
+    pub error: Option<String>,
+}
+
+/// Everything that was counted, in one flat object. `null` means not known.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Summary {
+    /// `run` or `replay`.
+    pub command: &'static str,
+    /// Version of the sensor.
+    pub sensor_version: &'static str,
+    /// Interfaces that were listened on.
+    pub interfaces: Vec<String>,
+    /// Capture files that were read.
+    pub files: Vec<FileSummary>,
+    /// How the kernel program is attached.
+    pub xdp_mode: Option<&'static str>,
+    /// SHA-256 of the kernel program, hexadecimal.
+    pub object_sha256: Option<String>,
+    /// See [`Books`].
+    pub nic_received: Option<u64>,
+    /// See [`Books`].
+    pub nic_missed: Option<u64>,
+    /// See [`Books`].
+    pub frames_seen: u64,
+    /// See [`Books`].
+    pub packets_ip: u64,
+    /// See [`Books`].
+    pub packets_in_flows: u64,
+    /// See [`Books`].
+    pub packets_folded: u64,
+    /// IP packets that the kernel's cache still holds.
+    pub packets_in_cache: u64,
+    /// See [`Books`].
+    pub packets_not_ip: u64,
+    /// See [`Books`].
+    pub packets_malformed: u64,
+    /// Frames that are not IP by what they carry; kinds that were not seen are left out.
+    pub not_ip: BTreeMap<&'static str, u64>,
+    /// Malformed frames by reason.
+    pub malformed: BTreeMap<&'static str, u64>,
+    /// Packets in the records that were given out.
+    pub packets_in_records: u64,
+    /// Flows in the table.
+    pub flows_open: u64,
+    /// Flows that began.
+    pub flows_opened: u64,
+    /// Flows that ended early because the table was full.
+    pub flows_evicted: u64,
+    /// See [`Books`].
+    pub records_out: u64,
+    /// See [`Books`].
+    pub records_sealed: u64,
+    /// Records that the backend has acknowledged.
+    pub records_acked: u64,
+    /// Records of earlier starts that the backend has acknowledged since this one.
+    pub records_acked_earlier: u64,
+    /// Records that the backend refused for good; they are kept apart on the disk.
+    pub records_rejected: u64,
+    /// Sealed records that wait in the spool.
+    pub records_waiting: u64,
+    /// See [`Books`].
+    pub records_evicted: u64,
+    /// Records that could not be sealed because the spool could not be written.
+    pub records_lost: u64,
+    /// Records that an output that had failed did not get.
+    pub records_missed: u64,
+    /// Failed calls of outputs.
+    pub output_failures: u64,
+    /// Whether every frame is accounted for, with nothing left in the kernel's cache.
+    pub balanced: bool,
+    /// Whether the sensor has stopped.
+    pub finished: bool,
+    /// When this was written, RFC 3339.
+    pub updated_time: String,
+}
+
+impl Summary {
+    /// Takes over the books.
+    pub fn handle_books(&mut self, books: &Books, totals: &AggregatorTotals, flows_open: usize) {
+        self.nic_received = books.nic_received;
+        self.nic_missed = books.nic_missed;
+        self.frames_seen = books.frames_seen;
+        self.packets_ip = books.packets_ip;
+        self.packets_in_flows = books.packets_in_flows;
+        self.packets_folded = books.packets_folded;
+        self.packets_in_cache = books.packets_in_cache();
+        self.packets_not_ip = books.packets_not_ip;
+        self.packets_malformed = books.packets_malformed;
+        self.records_out = books.records_out;
+        self.records_sealed = books.records_sealed;
+        self.records_evicted = books.records_evicted;
+        self.packets_in_records = totals.packets_out;
+        self.flows_open = flows_open as u64;
+        self.flows_opened = totals.flows_opened;
+        self.flows_evicted = totals.flows_evicted;
+        self.balanced = books.balanced()
+            && totals.packets_in == books.packets_in_flows
+            && (!self.finished || totals.packets_out == totals.packets_in);
+    }
+
+    /// Takes over the frames that are not IP, by `EtherType`, under the names that the kernel's
+    /// counters have.
+    pub fn handle_ethertypes(&mut self, not_ip: &BTreeMap<u16, u64>) {
+        self.not_ip.clear();
+        for (ethertype, count) in not_ip {
+            *self.not_ip.entry(not_ip_name(not_ip_index(*ethertype))).or_default() += count;
+        }
+    }
+
+    /// Takes over the reasons for malformed frames, by their numbers.
+    pub fn handle_malformed(&mut self, malformed: &[u64; Malformed::ALL.len()]) {
+        self.malformed =
+            Malformed::ALL.iter().zip(malformed).map(|(why, count)| (why.name(), *count)).collect();
+    }
+
+    /// Replaces the file at `path` in one step, so that a reader never sees half of it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&mut self, path: &Path) -> io::Result<()> {
+        self.updated_time = format!("{:.3}", Timestamp::now());
+        let mut next = path.as_os_str().to_owned();
+        next.push(".next");
+        let mut file = File::create(&next)?;
+        serde_json::to_writer_pretty(&mut file, self)?;
+        file.write_all(b"\n")?;
+        fs::rename(&next, path)
+    }
+
+    /// The books as equations, for people.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        let known = |number: Option<u64>| number.map_or("unknown".to_owned(), grouped);
+        let mut line = |name: &str, value: String| {
+            writeln!(text, "{name:<9} {value}").expect("writing to a string cannot fail");
+        };
+        if self.command == "run" {
+            let (received, missed) = (known(self.nic_received), known(self.nic_missed));
+            line("port", format!("{received} frames received, {missed} missed by the port"));
+        }
+        line(
+            "frames",
+            format!(
+                "{} = {} IP + {} not IP + {} malformed",
+                grouped(self.frames_seen),
+                grouped(self.packets_ip),
+                grouped(self.packets_not_ip),
+                grouped(self.packets_malformed)
+            ),
+        );
+        line(
+            "packets",
+            format!(
+                "{} = {} in flows + {} folded + {} in the cache",
+                grouped(self.packets_ip),
+                grouped(self.packets_in_flows),
+                grouped(self.packets_folded),
+                grouped(self.packets_in_cache)
+            ),
+        );
+        line(
+            "flows",
+            format!(
+                "{} began, {} evicted from a full table; {} records",
+                grouped(self.flows_opened),
+                grouped(self.flows_evicted),
+                grouped(self.records_out)
+            ),
+        );
+        if self.records_sealed + self.records_lost + self.records_waiting > 0 {
+            line(
+                "uplink",
+                format!(
+                    "{} records sealed, {} acknowledged, {} rejected, {} evicted, {} waiting, {} lost",
+                    grouped(self.records_sealed),
+                    grouped(self.records_acked),
+                    grouped(self.records_rejected),
+                    grouped(self.records_evicted),
+                    grouped(self.records_waiting),
+                    grouped(self.records_lost)
+                ),
+            );
+        }
+        if self.records_missed + self.output_failures > 0 {
+            line(
+                "outputs",
+                format!(
+                    "{} failures, {} records not written",
+                    grouped(self.output_failures),
+                    grouped(self.records_missed)
+                ),
+            );
+        }
+        line("balance", (if self.balanced { "closed" } else { "OPEN" }).to_owned());
+        text
+    }
+}
+
+/// What the frames of a replay were, for people.
+#[must_use]
+pub fn frames_text(counts: &FrameCounts) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        writeln!(text, "{name:<9} {value}").expect("writing to a string cannot fail");
+    };
+    if let Some((first_ms, last_ms)) = counts.span_ms {
+        let seconds =
+            format!("{}.{:03}", (last_ms - first_ms) / 1_000, (last_ms - first_ms) % 1_000);
+        line("time", format!("{} to {} ({seconds} s)", time(first_ms), time(last_ms)));
+    }
+    line("wire", format!("{} bytes", grouped(counts.wire_bytes)));
+    if counts.frames_snapped > 0 {
+        line("snapped", format!("{} frames were captured in part", grouped(counts.frames_snapped)));
+    }
+    if counts.frames_undated > 0 {
+        line(
+            "undated",
+            format!("{} frames have no time of their own", grouped(counts.frames_undated)),
+        );
+    }
+    let mut not_ip: Vec<(u16, u64)> =
+        counts.not_ip.iter().map(|(ethertype, count)| (*ethertype, *count)).collect();
+    not_ip.sort_by_key(|(ethertype, count)| (std::cmp::Reverse(*count), *ethertype));
+    for (ethertype, count) in not_ip.iter().take(NOT_IP_LINES_MAX) {
+        line("not IP", format!("{} {}", grouped(*count), ethertype_name(*ethertype)));
+    }
+    if not_ip.len() > NOT_IP_LINES_MAX {
+        let rest: u64 = not_ip[NOT_IP_LINES_MAX..].iter().map(|(_, count)| count).sum();
+        line("not IP", format!("{} of other kinds", grouped(rest)));
+    }
+    for (reason, count) in Malformed::ALL.iter().zip(counts.malformed) {
+        if count > 0 {
+            line("malformed", format!("{} {}", grouped(count), reason.name()));
+        }
+    }
+    text
+}
+
+/// Kinds of frames without IP that are told one by one.
+const NOT_IP_LINES_MAX: usize = 8;
+
+fn ethertype_name(ethertype: u16) -> String {
+    let name = match ethertype {
+        0..=1_500 => "IEEE 802.3 with LLC",
+        0x0806 => "ARP",
+        0x8035 => "RARP",
+        0x8863 => "PPPoE discovery",
+        0x8864 => "PPPoE session",
+        0x8847 | 0x8848 => "MPLS",
+        0x888e => "EAPOL",
+        0x88cc => "LLDP",
+        0x88e5 => "MACsec",
+        0x9000 => "loop test",
+        0xffff => "no network protocol known",
+        _ => "",
+    };
+    match name {
+        "" => format!("EtherType 0x{ethertype:04x}"),
+        name => format!("{name} (0x{ethertype:04x})"),
+    }
+}
+
+fn time(ms: u64) -> String {
+    i64::try_from(ms)
+        .ok()
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok())
+        .map_or_else(|| format!("{ms} ms"), |time| format!("{time:.3}"))
+}
+
+/// A number with commas.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

@@ -1,0 +1,11 @@
+//! What the end-to-end tests share: where the programs and the captures are, what to do without a privilege, and a
+//! backend with an enrolled sensor on loopback. In: nothing. Out: processes that are ended when dropped.
+#![forbid(unsafe_code)]
+
+mod captures;
+mod programs;
+mod station;
+
+pub use captures::{capture_folder, skip};
+pub use programs::{Process, program, read};
+pub use station::{Backend, Station};

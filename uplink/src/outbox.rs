@@ -1,0 +1,240 @@
+//! Takes records from the sensor's own thread; seals them and puts them into the spool. Never waits for the
+//! network, never runs on an async runtime.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use flow::{Books, Record};
+use thiserror::Error;
+use tokio::sync::Notify;
+
+use crate::BatchId;
+use crate::batch::{BatchHeader, OpenError, SealError, batch_blake3, seal, time_range};
+use crate::spool::{Disk, Key, RealDisk, Recovery, Spool, SpoolError};
+use crate::state::{Credentials, Identity, StateError, StateFolder};
+
+/// What an outbox is opened with.
+#[derive(Clone, Debug)]
+pub struct OutboxOptions {
+    /// The sensor's state folder; [`crate::enroll`] has put an identity there.
+    pub state_dir: PathBuf,
+    /// Most bytes of sealed batches on the disk; beyond it the oldest are evicted and counted.
+    pub spool_bytes_max: u64,
+    /// SHA-256 of the kernel object; zeros when no kernel sees the packets.
+    pub object_sha256: [u8; 32],
+    /// Version of the sensor, at most 64 bytes.
+    pub sensor_version: String,
+    /// Milliseconds since the Unix epoch.
+    pub now_ms: u64,
+}
+
+/// Why an outbox cannot be opened, or cannot seal.
+#[derive(Debug, Error)]
+pub enum OutboxError {
+    /// The state folder. Remedy: see [`StateError`].
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The spool. Remedy: see [`SpoolError`].
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The records break a rule of the batch format.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// What was sealed does not read back; cannot happen while encoder and decoder agree.
+    #[error("a batch that was just sealed is not whole: {0}")]
+    Unreadable(#[from] OpenError),
+}
+
+/// One sealed batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedInfo {
+    /// Its name.
+    pub id: BatchId,
+    /// Its records.
+    pub records: u32,
+    /// Its length.
+    pub bytes: u64,
+    /// Batches evicted to make room for it.
+    pub evicted_batches: u64,
+    /// Records in those.
+    pub evicted_records: u64,
+}
+
+/// What an outbox has done since it was opened, and what waits in its spool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OutboxTotals {
+    /// Records sealed.
+    pub records_sealed: u64,
+    /// Batches sealed.
+    pub batches_sealed: u64,
+    /// Records evicted before the backend had them.
+    pub records_evicted: u64,
+    /// Batches evicted before the backend had them.
+    pub batches_evicted: u64,
+    /// Batches that wait now, those of earlier boot epochs included.
+    pub batches_waiting: u64,
+    /// Records in those.
+    pub records_waiting: u64,
+    /// Bytes of those.
+    pub spool_bytes: u64,
+    /// What the opening found.
+    pub recovery: Recovery,
+}
+
+/// What the outbox and the delivery share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) credentials: Credentials,
+    pub(crate) spool: Spool,
+    /// Wakes the delivery when a batch was stored.
+    pub(crate) stored: Notify,
+    /// Keeps the folder locked as long as either side lives.
+    _state: StateFolder,
+}
+
+/// The spool, for [`crate::deliver()`]; cheap to clone. The state folder stays locked while one exists.
+#[derive(Clone, Debug)]
+pub struct SpoolHandle(pub(crate) Arc<Shared>);
+
+impl SpoolHandle {
+    /// Who this sensor is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.0.credentials.identity
+    }
+
+    /// Batches and records that wait now.
+    #[must_use]
+    pub fn waiting(&self) -> (u64, u64) {
+        let index = self.0.spool.index();
+        (u64::try_from(index.len()).unwrap_or(u64::MAX), index.records())
+    }
+}
+
+/// Seals records and spools the batches.
+#[derive(Debug)]
+pub struct Outbox {
+    shared: Arc<Shared>,
+    boot_epoch: u64,
+    next_sequence: u64,
+    previous_blake3: [u8; 32],
+    object_sha256: [u8; 32],
+    sensor_version: String,
+    totals: OutboxTotals,
+}
+
+impl Outbox {
+    /// Locks the state folder, puts the spool right after a crash, and begins a new boot epoch.
+    ///
+    /// # Errors
+    ///
+    /// When the folder is in use, holds no identity, is damaged, or cannot be written.
+    pub fn open(options: OutboxOptions) -> Result<Self, OutboxError> {
+        Self::open_on(options, Box::new(RealDisk))
+    }
+
+    pub(crate) fn open_on(
+        options: OutboxOptions,
+        disk: Box<dyn Disk>,
+    ) -> Result<Self, OutboxError> {
+        let state = StateFolder::open(&options.state_dir)?;
+        let credentials = state.credentials()?;
+        let (spool, recovery) =
+            Spool::open(state.path(), options.spool_bytes_max, &credentials.identity, disk)?;
+        let boot_epoch = state.next_boot_epoch(options.now_ms)?;
+        let shared = Shared { credentials, spool, stored: Notify::new(), _state: state };
+        Ok(Self {
+            shared: Arc::new(shared),
+            boot_epoch,
+            next_sequence: 1,
+            previous_blake3: [0; 32],
+            object_sha256: options.object_sha256,
+            sensor_version: options.sensor_version,
+            totals: OutboxTotals { recovery, ..OutboxTotals::default() },
+        })
+    }
+
+    /// Who this sensor is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.shared.credentials.identity
+    }
+
+    /// The number of this opening of the outbox.
+    #[must_use]
+    pub const fn boot_epoch(&self) -> u64 {
+        self.boot_epoch
+    }
+
+    /// The spool, for [`crate::deliver()`].
+    #[must_use]
+    pub fn spool(&self) -> SpoolHandle {
+        SpoolHandle(Arc::clone(&self.shared))
+    }
+
+    /// Seals records into one batch, durable when this returns. `books.records_sealed` and
+    /// `books.records_evicted` are replaced by the outbox's own counts, this batch included.
+    ///
+    /// After an error nothing has changed: the caller may offer the same records again.
+    ///
+    /// # Errors
+    ///
+    /// When the records break a rule of the format, or the disk refuses.
+    pub fn seal(
+        &mut self,
+        records: &[Record],
+        books: &Books,
+        now_ms: u64,
+    ) -> Result<SealedInfo, OutboxError> {
+        let Identity { member, sensor, .. } = &self.shared.credentials.identity;
+        let (start_ms, end_ms) = time_range(records, now_ms);
+        let count = u32::try_from(records.len())
+            .map_err(|_large| SealError::Count { header: u32::MAX, records: records.len() })?;
+        let records_sealed = self.totals.records_sealed + u64::from(count);
+        let records_evicted = self.totals.records_evicted;
+        let header = BatchHeader {
+            member: member.clone(),
+            sensor: sensor.clone(),
+            boot_epoch: self.boot_epoch,
+            sequence: self.next_sequence,
+            start_ms,
+            end_ms,
+            sealed_ms: now_ms,
+            records: count,
+            books: Books { records_sealed, records_evicted, ..*books },
+            object_sha256: self.object_sha256,
+            previous_blake3: self.previous_blake3,
+            sensor_version: self.sensor_version.clone(),
+        };
+        let bytes = seal(&header, records, &self.shared.credentials.key)?;
+        let checksum = batch_blake3(&bytes)?;
+        let key = Key { boot_epoch: self.boot_epoch, sequence: self.next_sequence };
+        let evicted = self.shared.spool.store(key, &bytes, count)?;
+        self.shared.stored.notify_one();
+        self.previous_blake3 = checksum;
+        self.next_sequence += 1;
+        self.totals.records_sealed = records_sealed;
+        self.totals.batches_sealed += 1;
+        self.totals.batches_evicted += evicted.batches;
+        self.totals.records_evicted += evicted.records;
+        Ok(SealedInfo {
+            id: header.id(),
+            records: count,
+            bytes: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+            evicted_batches: evicted.batches,
+            evicted_records: evicted.records,
+        })
+    }
+
+    /// What was sealed and evicted since the opening, and what waits.
+    #[must_use]
+    pub fn totals(&self) -> OutboxTotals {
+        let index = self.shared.spool.index();
+        OutboxTotals {
+            batches_waiting: u64::try_from(index.len()).unwrap_or(u64::MAX),
+            records_waiting: index.records(),
+            spool_bytes: index.bytes(),
+            ..self.totals
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Takes paths of files that hold secrets; gives their bytes, after checking who could have read or changed
+//! them. Never opens a file through a symbolic link.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+/// Keys, certificates and the identity file are far smaller.
+const BYTES_MAX: u64 = 64 << 10;
+
+/// Why a private file or its folder cannot be used.
+#[derive(Debug, Error)]
+pub enum FileError {
+    /// The system refused. Remedy: the text names the path and the cause.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// With which file or folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Others may read or write it. Remedy: `chmod 600`, and enrol again if somebody may have copied it.
+    #[error("{} has mode {mode:04o}; others may use it, wanted is 0600", path.display())]
+    Mode {
+        /// Which file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// It belongs to another user. Remedy: run as that user, or `chown` it.
+    #[error("{} belongs to user {owner}, this process runs as user {user}", path.display())]
+    Owner {
+        /// Which file.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// Who runs this process.
+        user: u32,
+    },
+    /// Not a regular file, or a longer one than any of ours.
+    #[error("{} is not a regular file of at most {BYTES_MAX} bytes", path.display())]
+    Form {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// It holds something else than its name says. Remedy: restore it, or enrol again.
+    #[error("{} is damaged: {reason}", path.display())]
+    Content {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong in it.
+        reason: String,
+    },
+}
+
+impl FileError {
+    /// For `map_err`.
+    pub(crate) fn io(
+        action: &'static str,
+        path: &Path,
+    ) -> impl FnOnce(std::io::Error) -> Self + use<> {
+        let path = path.to_path_buf();
+        move |source| Self::Io { action, path, source }
+    }
+
+    /// For `map_err`.
+    pub(crate) fn content<E: std::fmt::Display>(path: &Path) -> impl FnOnce(E) -> Self + use<E> {
+        let path = path.to_path_buf();
+        move |error| Self::Content { path, reason: error.to_string() }
+    }
+}
+
+/// Reads a file that only this user may read.
+pub(crate) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    let no_follow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0);
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(no_follow)
+        .open(path)
+        .map_err(FileError::io("open", path))?;
+    let metadata = file.metadata().map_err(FileError::io("examine", path))?;
+    if !metadata.is_file() || metadata.len() > BYTES_MAX {
+        return Err(FileError::Form { path: path.to_path_buf() });
+    }
+    let user = rustix::process::geteuid().as_raw();
+    if metadata.uid() != user {
+        let (path, owner) = (path.to_path_buf(), metadata.uid());
+        return Err(FileError::Owner { path, owner, user });
+    }
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(FileError::Mode { path: path.to_path_buf(), mode });
+    }
+    let mut bytes = Zeroizing::new(Vec::new());
+    file.take(BYTES_MAX).read_to_end(&mut bytes).map_err(FileError::io("read", path))?;
+    Ok(bytes)
+}
+
+/// As [`read`], for files of text.
+pub(crate) fn read_text(path: &Path) -> Result<Zeroizing<String>, FileError> {
+    let bytes = read(path)?;
+    let text = std::str::from_utf8(&bytes).map_err(FileError::content(path))?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+/// Writes a new file that only this user may read, and waits until it is on the disk. The folder's entry is
+/// on the disk after [`sync_folder`].
+pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    write().map_err(FileError::io("write", path))
+}
+
+/// Puts a whole file in the place of another: a reader sees the old one or the new one.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let temporary = path.with_extension("new");
+    remove_if_there(&temporary)?;
+    write_new(&temporary, bytes)?;
+    std::fs::rename(&temporary, path).map_err(FileError::io("rename a new file to", path))?;
+    path.parent().map_or(Ok(()), sync_folder)
+}
+
+/// Removes a file, if there is one.
+pub(crate) fn remove_if_there(path: &Path) -> Result<(), FileError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(FileError::io("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes a folder that only this user may enter, with its parents; one that is there is left as it is.
+pub(crate) fn make_folder(path: &Path) -> Result<(), FileError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(FileError::io("make the folder", path))
+}
+
+/// Waits until a folder's entries are on the disk.
+pub(crate) fn sync_folder(path: &Path) -> Result<(), FileError> {
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(FileError::io("sync", path))
+}

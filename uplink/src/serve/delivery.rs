@@ -1,0 +1,361 @@
+//! Takes the delivery connection of one sensor; gives its batches to the intake, in the order in which they were
+//! sent, and acks back. Never hands a batch over that is damaged, unsigned or of somebody else.
+//!
+//! ```text
+//! streams in order ─► read ─► queue ─► group ─► verify, decode ─► Intake::commit, all of the group ─► acks
+//! ```
+//!
+//! A group is what has arrived by the time the former group is durable. After a Retry the connection is closed
+//! and nothing more is handed over: the sensor begins again with the batch that failed.
+
+use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::{Bytes, BytesMut};
+use quinn::{Connection, RecvStream, SendStream};
+use rustls::pki_types::CertificateDer;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::timeout;
+
+use super::{Backend, STREAMS_AFTER, WINDOW_BYTES_AFTER};
+use crate::batch::{Batch, open, verify};
+use crate::intake::{Commit, CommitError, Intake};
+use crate::spool::Key;
+use crate::wire::{self, BATCH_PREFIX, Close, HELLO_BYTES_MAX, Outcome};
+use crate::{Peer, SensorId, certificate};
+
+/// Batches that wait for the former group.
+const QUEUE_BATCHES: usize = 16;
+/// Batches committed together.
+const GROUP_BATCHES: usize = 16;
+/// Records committed together: about 40 MiB once decoded.
+const GROUP_RECORDS: usize = 262_144;
+/// How long one batch may take to arrive: 16 MiB at 256 kbit/s.
+const BATCH_TIMEOUT: Duration = Duration::from_mins(10);
+
+/// The present connection of each sensor. Bounded by the number of connections.
+#[derive(Debug, Default)]
+pub(super) struct Connections(Mutex<HashMap<SensorId, Connection>>);
+
+impl Connections {
+    /// Notes a connection; the one before it, if any, is closed: a sensor has one.
+    fn enter(&self, sensor: &SensorId, connection: &Connection) {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(old) = map.insert(sensor.clone(), connection.clone()) {
+            tracing::info!(%sensor, remote = %old.remote_address(), "connection replaced");
+            Close::Replaced.close(&old);
+        }
+    }
+
+    fn leave(&self, sensor: &SensorId, connection: &Connection) {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if map.get(sensor).is_some_and(|held| held.stable_id() == connection.stable_id()) {
+            map.remove(sensor);
+        }
+    }
+}
+
+/// A batch as it came, with the stream that its ack goes back on.
+struct Received {
+    key: Key,
+    bytes: Bytes,
+    answer: SendStream,
+    _room: OwnedSemaphorePermit,
+}
+
+/// Serves one connection until it ends. `certificate` was verified in the handshake.
+pub(super) async fn run<I: Intake>(
+    backend: &Backend<I>,
+    connection: &Connection,
+    certificate: &CertificateDer<'static>,
+) {
+    let remote = connection.remote_address();
+    let certificate = match certificate::peer(certificate) {
+        Ok(certificate) => certificate,
+        Err(error) => {
+            backend.totals.peers_without_certificate.add(1);
+            tracing::warn!(%remote, %error, "delivery with a certificate that names no sensor");
+            Close::NoCertificate.close(connection);
+            return;
+        }
+    };
+    let peer = certificate.peer;
+    tracing::info!(%remote, sensor = %peer.sensor, "sensor connected");
+    let close = if let Err(close) = admit(backend, &peer).await {
+        close
+    } else {
+        backend.connections.enter(&peer.sensor, connection);
+        connection.set_receive_window(WINDOW_BYTES_AFTER);
+        connection.set_max_concurrent_bi_streams(STREAMS_AFTER);
+        let close = tokio::select! {
+            close = session(backend, connection, &peer) => close,
+            () = tokio::time::sleep(until(certificate.not_after)) => Close::Expired,
+        };
+        backend.connections.leave(&peer.sensor, connection);
+        close
+    };
+    close.close(connection);
+    tracing::info!(%remote, sensor = %peer.sensor, reason = close.reason(), "sensor disconnected");
+}
+
+/// From now to a certificate's end, given in seconds since the Unix epoch.
+fn until(not_after: i64) -> Duration {
+    let end = Duration::from_secs(u64::try_from(not_after).unwrap_or(0));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::MAX);
+    end.saturating_sub(now)
+}
+
+/// When the store cannot say, the sensor is not let in either; it keeps its batches and tries again.
+async fn admit<I: Intake>(backend: &Backend<I>, peer: &Peer) -> Result<(), Close> {
+    match backend.intake.admitted(peer).await {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            backend.totals.peers_not_admitted.add(1);
+            Err(Close::NotAdmitted)
+        }
+        Err(error) => {
+            tracing::error!(sensor = %peer.sensor, %error, "cannot tell whether it is admitted");
+            Err(Close::Retry)
+        }
+    }
+}
+
+async fn session<I: Intake>(backend: &Backend<I>, connection: &Connection, peer: &Peer) -> Close {
+    if let Err(close) = greet(backend, connection, peer).await {
+        return close;
+    }
+    let (queue, queued) = mpsc::channel(QUEUE_BATCHES);
+    let mut read = std::pin::pin!(read_batches(backend, connection, queue));
+    let mut commit = std::pin::pin!(commit_batches(backend, peer, queued));
+    tokio::select! {
+        ended = &mut commit => ended.unwrap_or(Close::Done),
+        // What has arrived whole is committed even if its ack finds nobody: that much less to send again.
+        close = &mut read => commit.await.unwrap_or(close),
+    }
+}
+
+/// Answers the hello.
+async fn greet<I: Intake>(
+    backend: &Backend<I>,
+    connection: &Connection,
+    peer: &Peer,
+) -> Result<(), Close> {
+    let exchange = async {
+        let (mut answer, mut stream) = connection.accept_bi().await.map_err(|_lost| Close::Done)?;
+        let bytes = stream.read_to_end(HELLO_BYTES_MAX).await.map_err(|_e| Close::Protocol)?;
+        let epochs = wire::read_hello(&bytes).map_err(|error| {
+            tracing::warn!(sensor = %peer.sensor, %error, "not a hello");
+            Close::Protocol
+        })?;
+        let mut held = Vec::with_capacity(epochs.len());
+        for epoch in epochs {
+            let last = backend.intake.last_sequence(&peer.sensor, epoch).await;
+            held.push(last.map_err(|error| {
+                tracing::error!(sensor = %peer.sensor, %error, "cannot tell what is stored");
+                Close::Retry
+            })?);
+        }
+        let held: Vec<u64> = held.into_iter().map(Option::unwrap_or_default).collect();
+        answer.write_all(&wire::held(&held)).await.map_err(|_lost| Close::Done)?;
+        answer.finish().map_err(|_closed| Close::Done)
+    };
+    timeout(backend.step_timeout(), exchange).await.unwrap_or(Err(Close::Protocol))
+}
+
+/// Reads batches in the order of their streams until the connection ends.
+async fn read_batches<I: Intake>(
+    backend: &Backend<I>,
+    connection: &Connection,
+    queue: mpsc::Sender<Received>,
+) -> Close {
+    loop {
+        let Ok((answer, stream)) = connection.accept_bi().await else { return Close::Done };
+        let read = timeout(BATCH_TIMEOUT, read_batch(backend, stream, answer)).await;
+        let problem = match read {
+            Ok(Ok(received)) => match queue.send(received).await {
+                Ok(()) => continue,
+                Err(_committer_gone) => return Close::Done,
+            },
+            Ok(Err(problem)) => problem,
+            Err(_elapsed) => format!("a batch took more than {} s", BATCH_TIMEOUT.as_secs()),
+        };
+        // Later batches may be whole, but must not overtake this one.
+        backend.totals.streams_broken.add(1);
+        tracing::info!(remote = %connection.remote_address(), problem, "batch not received");
+        return Close::Protocol;
+    }
+}
+
+async fn read_batch<I: Intake>(
+    backend: &Backend<I>,
+    mut stream: RecvStream,
+    answer: SendStream,
+) -> Result<Received, String> {
+    let pause = backend.step_timeout();
+    let late = |_elapsed| "the sensor paused within a batch".to_owned();
+    let mut prefix = [0; BATCH_PREFIX];
+    timeout(pause, stream.read_exact(&mut prefix))
+        .await
+        .map_err(late)?
+        .map_err(|error| error.to_string())?;
+    let (key, length) = wire::read_batch_prefix(&prefix).map_err(|error| error.to_string())?;
+    let permits = u32::try_from(length / 1024 + 1).unwrap_or(u32::MAX);
+    let room = Arc::clone(&backend.intake_bytes)
+        .acquire_many_owned(permits)
+        .await
+        .map_err(|closed| closed.to_string())?;
+    // Grows with what arrives, not with what was announced.
+    let mut bytes = BytesMut::new();
+    while let Some(chunk) = timeout(pause, stream.read_chunk(usize::MAX, true))
+        .await
+        .map_err(late)?
+        .map_err(|error| error.to_string())?
+    {
+        if bytes.len() + chunk.bytes.len() > length {
+            return Err(format!("more than the {length} bytes that were announced"));
+        }
+        bytes.extend_from_slice(&chunk.bytes);
+    }
+    if bytes.len() < length {
+        return Err(format!("{} bytes of {length}", bytes.len()));
+    }
+    Ok(Received { key, bytes: bytes.freeze(), answer, _room: room })
+}
+
+/// Commits groups until the queue ends (`None`), or something makes going on useless.
+async fn commit_batches<I: Intake>(
+    backend: &Backend<I>,
+    peer: &Peer,
+    mut queued: mpsc::Receiver<Received>,
+) -> Option<Close> {
+    while let Some(first) = queued.recv().await {
+        if let Err(close) = admit(backend, peer).await {
+            return Some(close);
+        }
+        if commit_group(backend, peer, first, &mut queued).await {
+            return Some(Close::Retry);
+        }
+    }
+    None
+}
+
+/// Commits what has arrived, and acks it. True when a batch could not be stored now.
+async fn commit_group<I: Intake>(
+    backend: &Backend<I>,
+    peer: &Peer,
+    first: Received,
+    queued: &mut mpsc::Receiver<Received>,
+) -> bool {
+    let mut streams = Vec::new();
+    let mut commits = Vec::new();
+    let mut records = 0;
+    let mut next = Some(first);
+    while let Some(received) = next {
+        let Received { key, bytes, answer, _room: room } = received;
+        let judged = judge(peer.clone(), key, bytes.clone()).await;
+        records += judged.as_ref().map_or(0, |batch| batch.records.len());
+        streams.push((key, answer, room));
+        commits.push(commit(backend, peer.clone(), judged, bytes));
+        let full = streams.len() >= GROUP_BATCHES || records >= GROUP_RECORDS;
+        next = if full { None } else { queued.try_recv().ok() };
+    }
+    let outcomes = all_in_order(commits).await;
+    for ((key, _, _), outcome) in streams.iter().zip(&outcomes) {
+        count(backend, peer, *key, outcome);
+    }
+    for ((key, mut answer, _room), outcome) in streams.into_iter().zip(outcomes) {
+        let sent = answer.write_all(&wire::ack(key, &outcome)).await;
+        if sent.is_err() || answer.finish().is_err() {
+            tracing::debug!(sensor = %peer.sensor, "an ack found nobody");
+        }
+        if matches!(outcome, Outcome::Retry(_)) {
+            // The connection is closed after this: wait until the sensor has the reason.
+            let arrived = timeout(backend.step_timeout(), answer.stopped()).await;
+            tracing::debug!(acked = arrived.is_ok(), "last ack of a connection");
+            return true;
+        }
+    }
+    false
+}
+
+fn count<I>(backend: &Backend<I>, peer: &Peer, key: Key, outcome: &Outcome) {
+    let totals = &backend.totals;
+    let counter = match outcome {
+        Outcome::Stored => &totals.batches_stored,
+        Outcome::Duplicate => &totals.batches_duplicate,
+        Outcome::Rejected(_) => &totals.batches_rejected,
+        Outcome::Retry(_) => &totals.batches_retried,
+    };
+    counter.add(1);
+    if matches!(outcome, Outcome::Rejected(_) | Outcome::Retry(_)) {
+        let Key { boot_epoch, sequence } = key;
+        tracing::warn!(sensor = %peer.sensor, boot_epoch, sequence, %outcome, "batch");
+    }
+}
+
+/// Checks everything about a batch that does not need the store; gives the reason when it is refused.
+async fn judge(peer: Peer, key: Key, bytes: Bytes) -> Result<Batch, String> {
+    // Decoding a large batch takes milliseconds, which would hold up other connections.
+    let judged = tokio::task::spawn_blocking(move || {
+        verify(&bytes, &peer.public_key).map_err(|error| error.to_string())?;
+        let batch = open(&bytes).map_err(|error| error.to_string())?;
+        let header = &batch.header;
+        if (&header.member, &header.sensor) != (&peer.member, &peer.sensor) {
+            let (member, sensor) = (&header.member, &header.sensor);
+            return Err(format!(
+                "the batch is of {member}/{sensor}, the certificate of {}/{}",
+                peer.member, peer.sensor
+            ));
+        }
+        if (header.boot_epoch, header.sequence) != (key.boot_epoch, key.sequence) {
+            return Err(format!(
+                "announced as {}/{}, it is {}/{}",
+                key.boot_epoch, key.sequence, header.boot_epoch, header.sequence
+            ));
+        }
+        Ok(batch)
+    });
+    judged.await.unwrap_or_else(|error| Err(format!("the batch could not be decoded: {error}")))
+}
+
+async fn commit<I: Intake>(
+    backend: &Backend<I>,
+    peer: Peer,
+    judged: Result<Batch, String>,
+    bytes: Bytes,
+) -> Outcome {
+    match judged {
+        Err(reason) => Outcome::Rejected(reason),
+        Ok(batch) => match backend.intake.commit(peer, batch, bytes).await {
+            Ok(Commit::Stored) => Outcome::Stored,
+            Ok(Commit::Duplicate) => Outcome::Duplicate,
+            Err(CommitError::Reject(reason)) => Outcome::Rejected(reason),
+            Err(CommitError::Retry(reason)) => Outcome::Retry(reason),
+        },
+    }
+}
+
+/// Polls all futures, each for the first time in the given order, and gives their results in that order.
+async fn all_in_order<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
+    let mut running: Vec<Pin<Box<F>>> = futures.into_iter().map(Box::pin).collect();
+    let mut results: Vec<Option<F::Output>> = running.iter().map(|_| None).collect();
+    poll_fn(move |context| {
+        for (future, result) in running.iter_mut().zip(&mut results) {
+            if result.is_none()
+                && let Poll::Ready(output) = future.as_mut().poll(context)
+            {
+                *result = Some(output);
+            }
+        }
+        if results.iter().all(Option::is_some) {
+            Poll::Ready(results.drain(..).flatten().collect())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await
+}

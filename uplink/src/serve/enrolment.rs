@@ -1,0 +1,103 @@
+//! Takes one enrolment connection; gives a certificate for a one-time code. Never reads more than one bounded
+//! message from a peer that nobody knows yet, and never says more about a code than its owner needs.
+
+use quinn::Connection;
+use tokio::time::timeout;
+
+use super::Backend;
+use crate::authority::requested_key;
+use crate::code::secret_hash;
+use crate::intake::{Intake, RedeemError};
+use crate::wire::{self, Close, ENROLMENT_BYTES_MAX, Issued, Refusal};
+
+/// Serves one connection: one request, one answer.
+pub(super) async fn run<I: Intake>(backend: &Backend<I>, connection: &Connection) {
+    let remote = connection.remote_address();
+    let close = match timeout(backend.step_timeout(), exchange(backend, connection)).await {
+        Ok(close) => close,
+        Err(_elapsed) => {
+            backend.totals.enrolments_failed.add(1);
+            tracing::info!(%remote, "enrolment took too long");
+            Close::Protocol
+        }
+    };
+    close.close(connection);
+}
+
+async fn exchange<I: Intake>(backend: &Backend<I>, connection: &Connection) -> Close {
+    let Ok((mut answer_stream, mut stream)) = connection.accept_bi().await else {
+        return Close::Done;
+    };
+    let remote = connection.remote_address();
+    let answer = match stream.read_to_end(ENROLMENT_BYTES_MAX).await {
+        Ok(bytes) => enrol(backend, connection, &bytes).await,
+        Err(error) => Err((Refusal::BadRequest, error.to_string())),
+    };
+    match &answer {
+        Ok(issued) => {
+            backend.totals.enrolled.add(1);
+            tracing::info!(%remote, sensor = %issued.sensor, "sensor enrolled");
+        }
+        Err((refusal, reason)) => {
+            let counter = match refusal {
+                Refusal::Unknown | Refusal::Expired | Refusal::Used => {
+                    &backend.totals.enrolments_refused
+                }
+                Refusal::TooManyTries => &backend.totals.enrolments_limited,
+                Refusal::BadRequest | Refusal::Internal => &backend.totals.enrolments_failed,
+            };
+            counter.add(1);
+            tracing::warn!(%remote, ?refusal, reason, "enrolment refused");
+        }
+    }
+    // The log has the inner cause; a stranger gets only the kind of refusal.
+    let answer = answer.map_err(|(refusal, reason)| match refusal {
+        Refusal::Internal => (refusal, "the backend's log has the cause".to_owned()),
+        _ => (refusal, reason),
+    });
+    let sent = answer_stream.write_all(&wire::enrol_answer(&answer)).await;
+    if sent.is_ok() && answer_stream.finish().is_ok() {
+        // Until the sensor has it all; it closes the connection then.
+        let _reason = connection.closed().await;
+    }
+    Close::Done
+}
+
+async fn enrol<I: Intake>(
+    backend: &Backend<I>,
+    connection: &Connection,
+    bytes: &[u8],
+) -> Result<Issued, (Refusal, String)> {
+    let source = connection.remote_address().ip();
+    let now_ms = backend.elapsed_ms();
+    if let Some(wait_ms) = backend.wrong_codes.wait_ms(source, now_ms) {
+        let reason =
+            format!("too many wrong codes from this address; wait {} s", wait_ms / 1000 + 1);
+        return Err((Refusal::TooManyTries, reason));
+    }
+    let request =
+        wire::read_enrol(bytes).map_err(|error| (Refusal::BadRequest, error.to_string()))?;
+    // Before the code is used up.
+    let public_key = requested_key(request.request_der)
+        .map_err(|error| (Refusal::BadRequest, error.to_string()))?;
+    let redeemed = backend.intake.redeem(secret_hash(&request.secret), public_key).await;
+    let (member, sensor) = redeemed.map_err(|error| {
+        let refusal = match error {
+            RedeemError::Unknown => {
+                backend.wrong_codes.handle_wrong(source, now_ms);
+                Refusal::Unknown
+            }
+            RedeemError::Expired => Refusal::Expired,
+            RedeemError::Used => Refusal::Used,
+            RedeemError::Internal(_) => Refusal::Internal,
+        };
+        (refusal, error.to_string())
+    })?;
+    let authority = &backend.options.authority;
+    let days = backend.options.certificate_days;
+    let issued = authority
+        .issue(request.request_der, &member, &sensor, days)
+        .map_err(|error| (Refusal::Internal, error.to_string()))?;
+    let authority_pem = authority.authority_pem().to_owned();
+    Ok(Issued { member, sensor, certificate_pem: issued.pem, authority_pem })
+}

@@ -1,0 +1,308 @@
+//! Takes QUIC connections; gives whole, verified batches to an [`Intake`] and its answers back. Never acks a
+//! batch before the intake has it durably, and takes no identity from anything but a certificate.
+
+mod delivery;
+mod enrolment;
+mod limits;
+#[cfg(test)]
+mod tests;
+mod totals;
+
+use std::future::Future;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use quinn::crypto::rustls::HandshakeData;
+use quinn::{
+    ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, Incoming, ServerConfig,
+    TokioRuntime, VarInt,
+};
+use rustls::pki_types::CertificateDer;
+use thiserror::Error;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+pub use totals::ServeTotals;
+
+use crate::authority::{AuthorityError, CertificateAuthority};
+use crate::batch::BATCH_BYTES_MAX;
+use crate::intake::Intake;
+use crate::tls::{self, TlsError};
+use crate::wire::{ALPN_DELIVERY, ALPN_ENROLMENT, Close};
+use delivery::Connections;
+use limits::WrongCodes;
+use totals::Totals;
+
+/// How long a shutdown waits for commits, and again for the goodbyes.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+/// Bytes that a connection may have on the way before it has shown a certificate.
+const WINDOW_BYTES_BEFORE: u32 = 64 << 10;
+
+/// What the receiving end is made with.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Who vouches for backend and sensors.
+    pub authority: Arc<CertificateAuthority>,
+    /// Most connections at a time; further ones are refused and counted.
+    pub connections_max: usize,
+    /// Most bytes of batches that are being received or committed, over all connections; at least 16 MiB.
+    pub intake_bytes_max: usize,
+    /// A silent connection is dropped after this long.
+    pub idle_timeout_ms: u32,
+    /// How long a handshake, an enrolment or a pause within a batch may take.
+    pub step_timeout_ms: u64,
+    /// Lifetime of the certificates of sensors that enrol.
+    pub certificate_days: u32,
+    /// Wrong codes from one source address within ten minutes, after which it must wait.
+    pub wrong_codes_max: u32,
+}
+
+impl ServeOptions {
+    /// With the usual bounds.
+    #[must_use]
+    pub const fn new(listen: SocketAddr, authority: Arc<CertificateAuthority>) -> Self {
+        Self {
+            listen,
+            authority,
+            connections_max: 4096,
+            intake_bytes_max: 256 << 20,
+            idle_timeout_ms: 30_000,
+            step_timeout_ms: 30_000,
+            certificate_days: 397,
+            wrong_codes_max: 5,
+        }
+    }
+}
+
+/// Why the receiving end cannot start.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// The address cannot be listened on. Remedy: another address or port, or stop who has it.
+    #[error("cannot listen on {listen}: {source}")]
+    Listen {
+        /// Which address.
+        listen: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The authority. Remedy: see [`AuthorityError`].
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// Keys and certificates do not fit.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A bound is too small to let any batch through.
+    #[error("intake_bytes_max is {0}, less than one batch of {BATCH_BYTES_MAX} bytes")]
+    IntakeBytes(usize),
+}
+
+/// What all connections share.
+struct Backend<I> {
+    intake: Arc<I>,
+    options: ServeOptions,
+    totals: Totals,
+    connections: Connections,
+    wrong_codes: WrongCodes,
+    /// One permit a KiB of batch.
+    intake_bytes: Arc<Semaphore>,
+    started: Instant,
+}
+
+impl<I> Backend<I> {
+    const fn step_timeout(&self) -> Duration {
+        Duration::from_millis(self.options.step_timeout_ms)
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Receives until `shutdown` resolves; then closes all connections and gives what was done. `ready` is called
+/// with the address once sensors can connect.
+///
+/// # Errors
+///
+/// When it cannot start. Whatever a peer does is counted and logged, never an error here.
+pub async fn serve<I: Intake>(
+    options: ServeOptions,
+    intake: Arc<I>,
+    ready: impl FnOnce(SocketAddr),
+    shutdown: impl Future<Output = ()>,
+) -> Result<ServeTotals, ServeError> {
+    if options.intake_bytes_max < BATCH_BYTES_MAX {
+        return Err(ServeError::IntakeBytes(options.intake_bytes_max));
+    }
+    let listen = options.listen;
+    let listen_error = |source| ServeError::Listen { listen, source };
+    let endpoint = endpoint(&options)?;
+    ready(endpoint.local_addr().map_err(listen_error)?);
+    let permits = options.intake_bytes_max / 1024;
+    let backend = Arc::new(Backend {
+        intake,
+        totals: Totals::default(),
+        connections: Connections::default(),
+        wrong_codes: WrongCodes::new(options.wrong_codes_max),
+        intake_bytes: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
+        started: Instant::now(),
+        options,
+    });
+    let mut shutdown = std::pin::pin!(shutdown);
+    let mut tasks = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            Some(_ended) = tasks.join_next() => {}
+            incoming = endpoint.accept() => {
+                let Some(incoming) = incoming else { break };
+                accept(&backend, incoming, &mut tasks);
+            }
+        }
+    }
+    endpoint.close(Close::Shutdown.code(), Close::Shutdown.reason().as_bytes());
+    // What has arrived whole is still committed, so that it need not come again.
+    let ended = async { while tasks.join_next().await.is_some() {} };
+    if timeout(SHUTDOWN_GRACE, ended).await.is_err() {
+        tracing::warn!("connections ended by force: the store takes too long");
+    }
+    tasks.shutdown().await;
+    if timeout(SHUTDOWN_GRACE, endpoint.wait_idle()).await.is_err() {
+        tracing::debug!("some sensors were not told of the end in time");
+    }
+    Ok(backend.totals.snapshot())
+}
+
+fn endpoint(options: &ServeOptions) -> Result<Endpoint, ServeError> {
+    let (certificate, key) = options.authority.server()?;
+    let crypto = tls::server(&certificate, &key, options.authority.authority())?;
+    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+    // Small until a certificate was shown; see `delivery`.
+    config.transport_config(Arc::new(tls::transport(
+        options.idle_timeout_ms,
+        1,
+        WINDOW_BYTES_BEFORE,
+    )));
+    let listen = options.listen;
+    let listen_error = |source| ServeError::Listen { listen, source };
+    let socket = UdpSocket::bind(listen).map_err(listen_error)?;
+    // A packet of a connection that was open before a restart is answered with a stateless reset that its
+    // sensor believes: it need not wait for the idle timeout.
+    let mut endpoint_config =
+        EndpointConfig::new(Arc::new(ResetKey(options.authority.reset_key())));
+    endpoint_config.cid_generator(|| Box::new(RandomIds::default()));
+    Endpoint::new(endpoint_config, Some(config), socket, Arc::new(TokioRuntime))
+        .map_err(listen_error)
+}
+
+fn accept<I: Intake>(backend: &Arc<Backend<I>>, incoming: Incoming, tasks: &mut JoinSet<()>) {
+    if tasks.len() >= backend.options.connections_max {
+        backend.totals.connections_refused.add(1);
+        incoming.refuse();
+        return;
+    }
+    // Half full: somebody may be sending from forged addresses, so let each prove that it gets our answers.
+    let half_full = tasks.len() * 2 >= backend.options.connections_max;
+    if half_full && !incoming.remote_address_validated() && incoming.may_retry() {
+        if let Err(error) = incoming.retry() {
+            tracing::debug!(%error, "no retry");
+        }
+        return;
+    }
+    backend.totals.connections.add(1);
+    tasks.spawn(connection(Arc::clone(backend), incoming));
+}
+
+async fn connection<I: Intake>(backend: Arc<Backend<I>>, incoming: Incoming) {
+    let remote = incoming.remote_address();
+    let handshake = async { incoming.accept()?.await };
+    let connection = match timeout(backend.step_timeout(), handshake).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => {
+            backend.totals.handshakes_failed.add(1);
+            tracing::info!(%remote, %error, "handshake failed");
+            return;
+        }
+        Err(_elapsed) => {
+            backend.totals.handshakes_failed.add(1);
+            tracing::info!(%remote, "handshake took too long");
+            return;
+        }
+    };
+    let protocol = connection
+        .handshake_data()
+        .and_then(|data| data.downcast::<HandshakeData>().ok())
+        .and_then(|data| data.protocol);
+    let certificate = connection
+        .peer_identity()
+        .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
+        .and_then(|chain| chain.into_iter().next());
+    match (protocol.as_deref(), certificate) {
+        (Some(ALPN_ENROLMENT), _) => enrolment::run(&backend, &connection).await,
+        (Some(ALPN_DELIVERY), Some(certificate)) => {
+            delivery::run(&backend, &connection, &certificate).await;
+        }
+        (Some(ALPN_DELIVERY), None) => {
+            backend.totals.peers_without_certificate.add(1);
+            tracing::info!(%remote, "delivery without a certificate refused");
+            Close::NoCertificate.close(&connection);
+        }
+        (_, _) => Close::Protocol.close(&connection),
+    }
+}
+
+/// As quinn implements it for a library's key; here, because which library that is depends on features that other
+/// crates of a build may turn on.
+struct ResetKey(hmac::Key);
+
+impl quinn::crypto::HmacKey for ResetKey {
+    fn sign(&self, data: &[u8], signature_out: &mut [u8]) {
+        let tag = hmac::sign(&self.0, data);
+        signature_out.copy_from_slice(tag.as_ref());
+    }
+
+    fn signature_len(&self) -> usize {
+        32
+    }
+
+    fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), quinn::crypto::CryptoError> {
+        hmac::verify(&self.0, data, signature).map_err(|_unspecified| quinn::crypto::CryptoError)
+    }
+}
+
+/// Connection identifiers that are plain random numbers. quinn's usual ones carry a check under a key of each
+/// process, by which a restarted backend would drop old packets unanswered.
+#[derive(Debug, Default)]
+struct RandomIds {
+    /// Makes identifiers differ even without the system's random source.
+    made: u64,
+}
+
+impl ConnectionIdGenerator for RandomIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        self.made += 1;
+        let mut id = self.made.to_le_bytes();
+        if aws_lc_rs::rand::fill(&mut id).is_err() {
+            tracing::warn!("the system gives no random numbers");
+        }
+        ConnectionId::new(&id)
+    }
+
+    fn cid_len(&self) -> usize {
+        size_of::<u64>()
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// What a connection may have on the way once its sensor is known: two of the longest batches less framing.
+const WINDOW_BYTES_AFTER: VarInt = VarInt::from_u32(16 << 20);
+/// Streams a sensor may have open: its hello and the batches in flight.
+const STREAMS_AFTER: VarInt = VarInt::from_u32(33);

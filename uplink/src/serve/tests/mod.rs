@@ -1,0 +1,6 @@
+//! Both ends of the link over real sockets on the loopback interface.
+
+mod delivery;
+mod enrolment;
+mod refusal;
+mod vault;

@@ -1,0 +1,242 @@
+//! Takes what happened on the link; says what to do next. Pure: time comes in as an argument, chance as a seed,
+//! and the spool's index as a reference. Never touches a socket, a file or a clock.
+//!
+//! ```text
+//!            ┌────────────── back-off, with jitter ──────────────┐
+//!            ▼                                                   │ any failure, Retry, no answer in time
+//!  Waiting ──► Connecting ──connected──► Greeting ──held──► Open ┘
+//!              Connect                   Hello              Send … / Remove / Reject
+//! ```
+//!
+//! The hello asks for the last sequence that the backend holds of each boot epoch in the spool; those up to it
+//! are removed. The rest is sent oldest first, several in flight, and removed one by one as they are acked.
+//!
+//! A batch that the backend refused, whose answer was lost, and after which later ones were stored, is removed by
+//! the hello as well: the backend has counted it as refused, the sensor counts it as acked.
+
+mod backoff;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, VecDeque};
+
+use crate::session::backoff::Backoff;
+use crate::spool::{Key, SpoolIndex};
+use crate::wire::{EPOCHS_MAX, Outcome};
+
+/// What a session is made with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SessionSettings {
+    /// Batches sent and not yet acked; hides the round trip and the backend's commit interval.
+    pub(crate) in_flight_max: usize,
+    /// First wait after a failure.
+    pub(crate) backoff_min_ms: u64,
+    /// Longest wait after many.
+    pub(crate) backoff_max_ms: u64,
+    /// How long the backend may take for a connection, a hello, or the next ack.
+    pub(crate) answer_timeout_ms: u64,
+    /// Where the jitter comes from.
+    pub(crate) seed: u64,
+}
+
+/// What to do now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Open a connection; tell of the result by `handle_connected` or `handle_disconnected`.
+    Connect,
+    /// Ask what the backend holds of these boot epochs.
+    Hello { boot_epochs: Vec<u64> },
+    /// Send this batch; batches must arrive in the order of these actions.
+    Send(Key),
+    /// The backend has it: remove it from the spool.
+    Remove { key: Key, duplicate: bool },
+    /// The backend will never take it: set it aside.
+    Reject { key: Key, reason: String },
+    /// Close the connection.
+    Disconnect { reason: String },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Waiting {
+        until_ms: u64,
+    },
+    Connecting {
+        until_ms: u64,
+    },
+    Greeting {
+        until_ms: u64,
+    },
+    /// `until_ms` is when the oldest unanswered batch is overdue; `since_ms` when the phase began.
+    Open {
+        until_ms: Option<u64>,
+        since_ms: u64,
+    },
+}
+
+/// The sensor's side of one link, over all of its connections.
+#[derive(Debug)]
+pub(crate) struct Session {
+    settings: SessionSettings,
+    phase: Phase,
+    backoff: Backoff,
+    greeted: Vec<u64>,
+    /// The last batch that was sent over this connection.
+    cursor: Option<Key>,
+    in_flight: BTreeSet<Key>,
+    /// Bounded: at most one a spooled batch, and the connection's own.
+    actions: VecDeque<Action>,
+}
+
+impl Session {
+    pub(crate) fn new(settings: SessionSettings, now_ms: u64) -> Self {
+        let backoff = Backoff::new(settings.backoff_min_ms, settings.backoff_max_ms, settings.seed);
+        Self {
+            settings,
+            phase: Phase::Waiting { until_ms: now_ms },
+            backoff,
+            greeted: Vec::new(),
+            cursor: None,
+            in_flight: BTreeSet::new(),
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// The connection stands, both sides have proved who they are.
+    pub(crate) fn handle_connected(&mut self, now_ms: u64, spool: &SpoolIndex) {
+        if !matches!(self.phase, Phase::Connecting { .. }) {
+            return;
+        }
+        self.phase = Phase::Greeting { until_ms: now_ms + self.settings.answer_timeout_ms };
+        self.greeted = spool.epochs(EPOCHS_MAX);
+        self.actions.push_back(Action::Hello { boot_epochs: self.greeted.clone() });
+    }
+
+    /// The backend's answer to the hello: the last sequence of each boot epoch asked for, 0 for none.
+    pub(crate) fn handle_held(&mut self, now_ms: u64, held: &[u64], spool: &SpoolIndex) {
+        if !matches!(self.phase, Phase::Greeting { .. }) {
+            return;
+        }
+        if held.len() != self.greeted.len() {
+            let (got, asked) = (held.len(), self.greeted.len());
+            self.fail(now_ms, format!("{got} sequences for {asked} boot epochs"));
+            return;
+        }
+        for (boot_epoch, sequence) in self.greeted.iter().zip(held) {
+            for key in spool.up_to(*boot_epoch, *sequence) {
+                self.actions.push_back(Action::Remove { key, duplicate: false });
+            }
+        }
+        self.cursor = None;
+        self.phase = Phase::Open { until_ms: None, since_ms: now_ms };
+    }
+
+    /// The backend's answer to a batch.
+    pub(crate) fn handle_ack(&mut self, now_ms: u64, key: Key, outcome: Outcome) {
+        let Phase::Open { since_ms, .. } = self.phase else { return };
+        if !self.in_flight.remove(&key) {
+            return;
+        }
+        match outcome {
+            Outcome::Stored => self.actions.push_back(Action::Remove { key, duplicate: false }),
+            Outcome::Duplicate => self.actions.push_back(Action::Remove { key, duplicate: true }),
+            Outcome::Rejected(reason) => self.actions.push_back(Action::Reject { key, reason }),
+            Outcome::Retry(reason) => {
+                self.fail(now_ms, format!("batch not stored now: {reason}"));
+                return;
+            }
+        }
+        self.backoff.reset();
+        let overdue = now_ms + self.settings.answer_timeout_ms;
+        let until_ms = (!self.in_flight.is_empty()).then_some(overdue);
+        self.phase = Phase::Open { until_ms, since_ms };
+    }
+
+    /// A batch that was to be sent is no longer there: it was evicted meanwhile.
+    pub(crate) fn handle_missing(&mut self, key: Key) {
+        self.in_flight.remove(&key);
+        if let Phase::Open { since_ms, .. } = self.phase
+            && self.in_flight.is_empty()
+        {
+            self.phase = Phase::Open { until_ms: None, since_ms };
+        }
+    }
+
+    /// The connection ended, or none came about. Gives the time until the next attempt.
+    pub(crate) fn handle_disconnected(&mut self, now_ms: u64) -> u64 {
+        if let Phase::Waiting { until_ms } = self.phase {
+            return until_ms.saturating_sub(now_ms);
+        }
+        if let Phase::Open { since_ms, .. } = self.phase
+            && now_ms.saturating_sub(since_ms) >= self.settings.backoff_max_ms
+        {
+            // It had worked for long: this is a new trouble, not the old one.
+            self.backoff.reset();
+        }
+        let wait_ms = self.backoff.next_ms();
+        self.phase = Phase::Waiting { until_ms: now_ms + wait_ms };
+        self.in_flight.clear();
+        // What the backend has said stays true; what was to be sent goes over the next connection.
+        self.actions.retain(|action| {
+            matches!(
+                action,
+                Action::Remove { .. } | Action::Reject { .. } | Action::Disconnect { .. }
+            )
+        });
+        wait_ms
+    }
+
+    /// A wait is over.
+    pub(crate) fn handle_timeout(&mut self, now_ms: u64) {
+        let what = match self.phase {
+            Phase::Connecting { .. } => "no connection",
+            Phase::Greeting { .. } => "no answer to the hello",
+            Phase::Open { .. } => "no ack",
+            Phase::Waiting { .. } => return,
+        };
+        if self.poll_timeout().is_some_and(|until_ms| until_ms <= now_ms) {
+            self.fail(now_ms, format!("{what} within {} ms", self.settings.answer_timeout_ms));
+        }
+    }
+
+    fn fail(&mut self, now_ms: u64, reason: String) {
+        self.handle_disconnected(now_ms);
+        self.actions.push_back(Action::Disconnect { reason });
+    }
+
+    /// What to do now; `None` until something happens or `poll_timeout` is over.
+    pub(crate) fn poll_action(&mut self, now_ms: u64, spool: &SpoolIndex) -> Option<Action> {
+        if let Some(action) = self.actions.pop_front() {
+            return Some(action);
+        }
+        match self.phase {
+            Phase::Waiting { until_ms } if until_ms <= now_ms => {
+                let until_ms = now_ms + self.settings.answer_timeout_ms;
+                self.phase = Phase::Connecting { until_ms };
+                Some(Action::Connect)
+            }
+            Phase::Open { until_ms, since_ms }
+                if self.in_flight.len() < self.settings.in_flight_max =>
+            {
+                let key = spool.after(self.cursor)?;
+                self.cursor = Some(key);
+                self.in_flight.insert(key);
+                let overdue = now_ms + self.settings.answer_timeout_ms;
+                let until_ms = Some(until_ms.unwrap_or(overdue));
+                self.phase = Phase::Open { until_ms, since_ms };
+                Some(Action::Send(key))
+            }
+            _ => None,
+        }
+    }
+
+    /// When to call `handle_timeout` and `poll_action` at the latest.
+    pub(crate) const fn poll_timeout(&self) -> Option<u64> {
+        match self.phase {
+            Phase::Waiting { until_ms }
+            | Phase::Connecting { until_ms }
+            | Phase::Greeting { until_ms } => Some(until_ms),
+            Phase::Open { until_ms, .. } => until_ms,
+        }
+    }
+}

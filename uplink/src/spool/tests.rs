@@ -1,0 +1,230 @@
+//! The spool on a disk that fills up, tears writes and stops at any operation.
+
+use std::io::{self, ErrorKind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::{Disk, Key, RealDisk, Recovery, Spool, SpoolError};
+use crate::state::Identity;
+use crate::test_records::realistic;
+use crate::{BatchHeader, SigningKey, seal, time_range};
+
+/// How a disk goes wrong at its n-th operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// That operation fails, later ones work: a full disk on which somebody makes room.
+    Fails,
+    /// Power is lost during that operation: a write is torn, and nothing works any more.
+    Dies,
+}
+
+#[derive(Debug)]
+struct FaultyDisk {
+    fault: Fault,
+    at: usize,
+    operations: Arc<AtomicUsize>,
+}
+
+impl FaultyDisk {
+    /// Whether this operation may go on; `torn` is what a power loss leaves of it.
+    fn step(&self, torn: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let number = self.operations.fetch_add(1, Ordering::Relaxed);
+        match self.fault {
+            Fault::Fails if number == self.at => Err(ErrorKind::StorageFull.into()),
+            Fault::Dies if number == self.at => {
+                torn()?;
+                Err(io::Error::other("power lost"))
+            }
+            Fault::Dies if number > self.at => Err(io::Error::other("power lost")),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Disk for FaultyDisk {
+    fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.step(|| RealDisk.write_new(path, &bytes[..bytes.len() / 2]))?;
+        RealDisk.write_new(path, bytes)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.step(|| Ok(()))?;
+        RealDisk.rename(from, to)
+    }
+
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        self.step(|| Ok(()))?;
+        RealDisk.sync_folder(path)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.step(|| Ok(()))?;
+        RealDisk.remove(path)
+    }
+}
+
+fn identity() -> Identity {
+    Identity {
+        member: "acme".parse().expect("a name"),
+        sensor: "acme-1".parse().expect("a name"),
+        backend: "127.0.0.1:1".to_owned(),
+    }
+}
+
+fn batch(key: Key, sensor: &str) -> Vec<u8> {
+    let records = realistic(key.sequence, 20);
+    let (start_ms, end_ms) = time_range(&records, 0);
+    let header = BatchHeader {
+        member: identity().member,
+        sensor: sensor.parse().expect("a name"),
+        boot_epoch: key.boot_epoch,
+        sequence: key.sequence,
+        start_ms,
+        end_ms,
+        sealed_ms: 0,
+        records: 20,
+        books: flow::Books::default(),
+        object_sha256: [0; 32],
+        previous_blake3: [0; 32],
+        sensor_version: String::new(),
+    };
+    seal(&header, &records, &SigningKey::generate().expect("random")).expect("right").to_vec()
+}
+
+fn key(sequence: u64) -> Key {
+    Key { boot_epoch: 1, sequence }
+}
+
+fn open(dir: &Path, bytes_max: u64, disk: impl Disk + 'static) -> (Spool, Recovery) {
+    Spool::open(dir, bytes_max, &identity(), Box::new(disk)).expect("the folder is writable")
+}
+
+fn keys(spool: &Spool) -> Vec<u64> {
+    spool.index().up_to(1, u64::MAX).iter().map(|key| key.sequence).collect()
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("writable")
+}
+
+#[test]
+fn a_crash_at_any_operation_loses_nothing_that_was_stored() {
+    let batches: Vec<Vec<u8>> = (1..=4).map(|number| batch(key(number), "acme-1")).collect();
+    for fault in [Fault::Fails, Fault::Dies] {
+        // Three operations a batch; a bound of two batches, so that evictions are among them.
+        for at in 0..14 {
+            let dir = folder();
+            let bytes_max = u64::try_from(batches[0].len() * 5 / 2).expect("small");
+            let operations = Arc::new(AtomicUsize::new(0));
+            let (spool, _) = open(dir.path(), bytes_max, FaultyDisk { fault, at, operations });
+            let mut stored = Vec::new();
+            for (number, bytes) in (1..).zip(&batches) {
+                if spool.store(key(number), bytes, 20).is_ok() {
+                    stored.push(number);
+                }
+            }
+            // What the index of the survivor says is on the disk is what the next process finds, and of the
+            // stored batches only evicted ones are missing.
+            let expected = keys(&spool);
+            drop(spool);
+            let (spool, recovery) = open(dir.path(), bytes_max, RealDisk);
+            let found = keys(&spool);
+            let name = format!("{fault:?} at {at}: stored {stored:?}, found {found:?}");
+            assert!(expected.iter().all(|number| found.contains(number)), "{name}");
+            assert!(found.len() <= expected.len() + 1, "{name}");
+            let newest = stored.last().copied().unwrap_or(0);
+            assert!(newest == 0 || found.contains(&newest), "{name}");
+            assert_eq!(recovery.batches_quarantined, 0, "{name}: a torn file is a .tmp");
+            assert!(recovery.temporary_removed <= 1, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_is_a_clear_error_and_the_same_sequence_works_later() {
+    let dir = folder();
+    for (operation, action) in [(3, "write"), (4, "rename a file to"), (5, "sync")] {
+        let dir = dir.path().join(operation.to_string());
+        let operations = Arc::new(AtomicUsize::new(0));
+        let disk = FaultyDisk { fault: Fault::Fails, at: operation, operations };
+        let (spool, _) = open(&dir, 1 << 20, disk);
+        spool.store(key(1), &batch(key(1), "acme-1"), 20).expect("three operations work");
+        let bytes = batch(key(2), "acme-1");
+        let error = spool.store(key(2), &bytes, 20).expect_err("the disk is full");
+        assert!(error.to_string().starts_with(&format!("cannot {action} ")), "{error}");
+        assert!(
+            matches!(error, SpoolError::Disk { source, .. } if source.kind() == ErrorKind::StorageFull)
+        );
+        assert_eq!(keys(&spool), [1]);
+        spool.store(key(2), &bytes, 20).expect("somebody made room");
+        assert_eq!(keys(&spool), [1, 2]);
+        drop(spool);
+        assert_eq!(keys(&open(&dir, 1 << 20, RealDisk).0), [1, 2]);
+    }
+}
+
+#[test]
+fn recovery_sets_aside_what_is_not_a_batch_of_this_sensor() {
+    let dir = folder();
+    let (spool, recovery) = open(dir.path(), 1 << 20, RealDisk);
+    assert_eq!(recovery, Recovery::default());
+    for number in 1..=6 {
+        spool.store(key(number), &batch(key(number), "acme-1"), 20).expect("room");
+    }
+    let write = |path: &Path, bytes: &[u8]| std::fs::write(path, bytes).expect("writable");
+    let whole = std::fs::read(spool.path(key(2))).expect("stored");
+    write(&spool.path(key(2)), &whole[..whole.len() - 1]);
+    let mut flipped = std::fs::read(spool.path(key(3))).expect("stored");
+    flipped[100] ^= 4;
+    write(&spool.path(key(3)), &flipped);
+    write(&spool.path(key(4)), &batch(key(5), "acme-1"));
+    write(&spool.path(key(6)), &batch(key(6), "rival-1"));
+    write(&dir.path().join("spool/notes.txt"), b"hello");
+    write(&spool.path(key(7)).with_extension("tmp"), &whole[..10]);
+    drop(spool);
+    let (spool, recovery) = open(dir.path(), 1 << 20, RealDisk);
+    assert_eq!(keys(&spool), [1, 5]);
+    let expected = Recovery { temporary_removed: 1, batches_quarantined: 5, batches_found: 2 };
+    assert_eq!(recovery, expected);
+    assert_eq!(std::fs::read_dir(dir.path().join("quarantine")).expect("there").count(), 5);
+    // The second opening has nothing left to put right.
+    drop(spool);
+    let (_, recovery) = open(dir.path(), 1 << 20, RealDisk);
+    assert_eq!(recovery, Recovery { batches_found: 2, ..Recovery::default() });
+}
+
+#[test]
+fn the_oldest_that_is_not_on_its_way_is_evicted_first() {
+    let dir = folder();
+    let bytes = batch(key(1), "acme-1");
+    let length = u64::try_from(bytes.len()).expect("small");
+    let (spool, _) = open(dir.path(), 3 * length, RealDisk);
+    let store = |number| spool.store(key(number), &bytes, 20).expect("room");
+    (1..=3).for_each(|number| assert_eq!(store(number).batches, 0));
+    spool.index().set_in_flight(key(1));
+    let evicted = store(4);
+    assert_eq!((evicted.batches, evicted.records), (1, 20));
+    assert_eq!(keys(&spool), [1, 3, 4]);
+    spool.index().clear_in_flight();
+    store(5);
+    assert_eq!(keys(&spool), [3, 4, 5]);
+    assert_eq!(spool.index().bytes(), 3 * length);
+    assert_eq!(spool.index().records(), 60);
+    let large = vec![0; usize::try_from(3 * length + 1).expect("small")];
+    assert!(matches!(spool.store(key(6), &large, 1), Err(SpoolError::TooSmall { .. })));
+    assert_eq!(keys(&spool), [3, 4, 5]);
+}
+
+#[test]
+fn what_is_set_aside_is_bounded() {
+    let dir = folder();
+    let (spool, _) = open(dir.path(), 1 << 20, RealDisk);
+    for number in 1..=super::SET_ASIDE_MAX + 3 {
+        let key = key(u64::try_from(number).expect("small"));
+        spool.store(key, b"not looked at here", 1).expect("room");
+        assert!(spool.reject(key).expect("movable").is_some());
+    }
+    let kept = std::fs::read_dir(dir.path().join("rejected")).expect("there").count();
+    assert_eq!(kept, super::SET_ASIDE_MAX);
+}

@@ -1,0 +1,148 @@
+//! What the committed object was made from and with, as JSON beside it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::compile::Built;
+use super::toolchain::Toolchain;
+
+/// Name of the object's file.
+pub(super) const OBJECT: &str = "spanwatch.bpf.o";
+const MANIFEST: &str = "manifest.json";
+/// Packages from the registry whose code is in the object.
+const CRATES: [&str; 4] = ["aya-ebpf", "aya-ebpf-bindings", "aya-ebpf-cty", "aya-ebpf-macros"];
+
+/// Hashes are SHA-256 in hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Manifest {
+    object: String,
+    pub(super) object_sha256: String,
+    /// Over the list of `sources`, one `hash  path` a line.
+    sources_sha256: String,
+    rustc: String,
+    linker: String,
+    llvm: String,
+    command: String,
+    crates: BTreeMap<String, String>,
+    sources: BTreeMap<String, String>,
+}
+
+impl Manifest {
+    pub(super) fn new(toolchain: &Toolchain, workspace: &Path, built: &Built) -> Result<Self> {
+        let mut sources = BTreeMap::new();
+        for path in &built.sources {
+            let name = path.to_str().with_context(|| format!("{} is no text", path.display()))?;
+            sources.insert(name.to_owned(), hash_of(&workspace.join(path))?);
+        }
+        Ok(Self {
+            object: OBJECT.to_owned(),
+            object_sha256: sha256(&built.object),
+            sources_sha256: hash_of_list(&sources),
+            rustc: toolchain.rustc_version.clone(),
+            linker: toolchain.linker_version.clone(),
+            llvm: toolchain.llvm_version.clone(),
+            command: built.command.clone(),
+            crates: locked_crates(workspace)?,
+            sources,
+        })
+    }
+
+    pub(super) fn load(folder: &Path) -> Result<Self> {
+        let path = folder.join(MANIFEST);
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("{} is no manifest", path.display()))
+    }
+
+    pub(super) fn store(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(MANIFEST);
+        let mut text = serde_json::to_string_pretty(self).context("a manifest is plain data")?;
+        text.push('\n');
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Whether sources, crates and object are still those of this manifest.
+    pub(super) fn check(&self, workspace: &Path) -> Result<()> {
+        let remedy = "run `cargo xtask ebpf build` and commit what it writes";
+        ensure!(
+            hash_of_list(&self.sources) == self.sources_sha256,
+            "the manifest's list of sources and its hash disagree; {remedy}"
+        );
+        for (path, hash) in &self.sources {
+            let found = hash_of(&workspace.join(path))?;
+            if found != *hash {
+                bail!("{path} is not what the committed eBPF object was built from; {remedy}");
+            }
+        }
+        ensure!(
+            locked_crates(workspace)? == self.crates,
+            "Cargo.lock names other crates than the committed eBPF object was built from; {remedy}"
+        );
+        let object = super::prebuilt(workspace).join(&self.object);
+        ensure!(
+            hash_of(&object)? == self.object_sha256,
+            "{} is not the object of its manifest; {remedy}",
+            self.object
+        );
+        Ok(())
+    }
+
+    /// Whether equal bytes can be asked of this toolchain.
+    pub(super) fn check_toolchain(&self, toolchain: &Toolchain) -> Result<()> {
+        let pairs = [
+            ("compiler", &self.rustc, &toolchain.rustc_version),
+            ("linker", &self.linker, &toolchain.linker_version),
+            ("LLVM", &self.llvm, &toolchain.llvm_version),
+        ];
+        for (what, wanted, found) in pairs {
+            ensure!(
+                wanted == found,
+                "the {what} here is `{found}`, and the committed object was made with `{wanted}`: \
+                 the same one can show equal bytes; `cargo xtask ebpf build` would make a new object"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// In hexadecimal digits.
+pub(super) fn sha256(bytes: &[u8]) -> String {
+    let digits: Vec<_> = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    digits.concat()
+}
+
+fn hash_of(path: &Path) -> Result<String> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(sha256(&bytes))
+}
+
+fn hash_of_list(sources: &BTreeMap<String, String>) -> String {
+    let lines: Vec<_> = sources.iter().map(|(path, hash)| format!("{hash}  {path}\n")).collect();
+    sha256(lines.concat().as_bytes())
+}
+
+/// Versions of the registry's crates in the object, from Cargo.lock.
+fn locked_crates(workspace: &Path) -> Result<BTreeMap<String, String>> {
+    #[derive(Deserialize)]
+    struct Lock {
+        package: Vec<Package>,
+    }
+    #[derive(Deserialize)]
+    struct Package {
+        name: String,
+        version: String,
+    }
+    let path = workspace.join("Cargo.lock");
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let lock: Lock =
+        toml::from_str(&text).with_context(|| format!("{} is no lock file", path.display()))?;
+    let crates = lock.package.into_iter().filter(|package| CRATES.contains(&package.name.as_str()));
+    Ok(crates.map(|package| (package.name, package.version)).collect())
+}

@@ -1,0 +1,43 @@
+//! The committed object cannot drift from its sources.
+
+use super::manifest::{Manifest, OBJECT, sha256};
+use super::prebuilt;
+use crate::shell;
+
+#[test]
+fn the_committed_object_is_what_its_sources_built() {
+    let workspace = shell::workspace();
+    let manifest = Manifest::load(&prebuilt(&workspace)).expect("a committed manifest");
+    if let Err(error) = manifest.check(&workspace) {
+        panic!("{error:#}");
+    }
+}
+
+#[test]
+fn the_committed_object_names_no_folder_of_the_machine_that_built_it() {
+    let object = std::fs::read(prebuilt(&shell::workspace()).join(OBJECT)).expect("an object");
+    for folder in ["/home/", "/root/", "/work/", "/tmp/", ".cargo", "index.crates.io"] {
+        let bytes = folder.as_bytes();
+        assert!(!object.windows(bytes.len()).any(|window| window == bytes), "it names {folder}");
+    }
+}
+
+#[test]
+fn a_changed_source_is_noticed() {
+    let workspace = shell::workspace();
+    let copy = tempfile::tempdir().expect("a temporary folder");
+    super::compile::copy_workspace(&workspace, copy.path()).expect("a copy");
+    let manifest = Manifest::load(&prebuilt(copy.path())).expect("a committed manifest");
+    let source = copy.path().join("flow/src/slot.rs");
+    let mut text = std::fs::read_to_string(&source).expect("a source");
+    text.push_str("// One line more.\n");
+    std::fs::write(&source, text).expect("the copy can be changed");
+    let error = manifest.check(copy.path()).expect_err("the source differs");
+    assert!(error.to_string().contains("flow/src/slot.rs"), "{error}");
+}
+
+#[test]
+fn hashes_are_those_of_the_standard() {
+    let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    assert_eq!(sha256(b""), empty);
+}
