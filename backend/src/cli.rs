@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use detect::Prefix;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use uplink::{EnrolmentCode, MemberId};
@@ -20,6 +21,8 @@ use crate::report::{self, Asked};
 use crate::serve;
 use crate::status::Status;
 
+/// What the process takes beside a query's own memory: the program, stacks, buffers of the files it reads.
+const MEMORY_BESIDE_BYTES: u64 = 2 << 30;
 const MS_AN_HOUR: u64 = 3_600_000;
 
 /// Receives flow records from Spanwatch sensors, stores them, finds attacks, and reports.
@@ -195,6 +198,7 @@ impl Cli {
             Command::Query { data, sql, format, limit } => {
                 let folder = Folder::open(&data.folder)?;
                 let limits = folder.limits(&folder.config()?);
+                limit_memory(limits.memory_bytes_max)?;
                 let rows = query::start(&folder.lake().await?, &limits, &sql).await?;
                 let limit = (limit > 0).then_some(limit);
                 let printed = rows.print(format, limit, out).await?;
@@ -215,7 +219,8 @@ impl Cli {
                     from_ms: from,
                     to_ms: to,
                 };
-                let session = folder.lake().await?.session(&folder.limits(&folder.config()?)).await?;
+                let session =
+                    folder.lake().await?.session(&folder.limits(&folder.config()?)).await?;
                 let database = folder.database().await?;
                 let input = report::gather(&database, &session, &member, asked).await?;
                 let html = report::render(&input)?;
@@ -229,6 +234,15 @@ impl Cli {
             }
         }
     }
+}
+
+/// The last bound of a query's memory: the engine does not account for every value that it makes. Beyond it this
+/// process ends, not another one of the machine.
+fn limit_memory(memory_bytes_max: usize) -> anyhow::Result<()> {
+    let bytes = (memory_bytes_max as u64).saturating_mul(2).saturating_add(MEMORY_BESIDE_BYTES);
+    let bytes = Some(getrlimit(Resource::Data).maximum.map_or(bytes, |held| held.min(bytes)));
+    setrlimit(Resource::Data, Rlimit { current: bytes, maximum: bytes })
+        .context("the memory of the query could not be limited")
 }
 
 /// Resolves at the first SIGINT or SIGTERM.
@@ -321,7 +335,11 @@ fn print_status(status: &Status, json: bool, out: &mut impl Write) -> anyhow::Re
         return Ok(());
     }
     writeln!(out, "rows stored        {}", status.rows_stored)?;
-    writeln!(out, "lake               version {}, {} files", status.lake_version, status.lake_files)?;
+    writeln!(
+        out,
+        "lake               version {}, {} files",
+        status.lake_version, status.lake_files
+    )?;
     writeln!(
         out,
         "batches            {} stored, {} duplicate, {} rejected",

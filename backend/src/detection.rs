@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::Context;
 use datafusion::arrow::array::AsArray;
@@ -13,6 +14,7 @@ use datafusion::prelude::SessionContext;
 use detect::{Detection, Finding, FindingId, Prefix};
 use futures::StreamExt;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use uplink::MemberId;
 
 use crate::database::Database;
@@ -21,6 +23,10 @@ use crate::lake::{self, Received};
 
 /// How far back a restart reads, by the packets' time: longer than any detector's window.
 const LOOKBACK_MS: i64 = 24 * 3_600_000;
+/// How far the end of a record may lie after its reception. Sensors with a time service are off by seconds.
+const CLOCK_AHEAD_MS_MAX: u64 = 10 * 60_000;
+/// What could not be saved is tried again after so long, new batches or not.
+const SAVE_AGAIN: Duration = Duration::from_secs(5);
 const MS_A_DAY: i64 = 86_400_000;
 /// Records judged between two looks at other tasks.
 const RECORDS_A_TURN: usize = 4_096;
@@ -28,23 +34,35 @@ const RECORDS_A_TURN: usize = 4_096;
 /// One member's detectors, and what they found that the database does not have yet.
 struct Watched {
     detection: Detection,
+    /// Judges records from after their own reception: a clock is wrong, and beside such a record everything else
+    /// of the same address would look long past.
+    ahead: Detection,
     unsaved: BTreeMap<FindingId, Finding>,
 }
 
 impl Watched {
-    async fn judge(&mut self, records: &[flow::Record]) {
-        for some in records.chunks(RECORDS_A_TURN) {
-            for record in some {
+    /// Takes records with the time at which each was received.
+    async fn judge(&mut self, records: impl ExactSizeIterator<Item = (&flow::Record, u64)>) {
+        let mut left = records.len();
+        for (record, received_ms) in records {
+            if record.end_ms > received_ms.saturating_add(CLOCK_AHEAD_MS_MAX) {
+                self.ahead.handle_record(record);
+            } else {
                 self.detection.handle_record(record);
             }
-            self.poll();
-            tokio::task::yield_now().await;
+            left -= 1;
+            if left.is_multiple_of(RECORDS_A_TURN) {
+                self.poll();
+                tokio::task::yield_now().await;
+            }
         }
     }
 
     fn poll(&mut self) {
-        let found = self.detection.poll_findings();
-        self.unsaved.extend(found.into_iter().map(|finding| (finding.id, finding)));
+        for detection in [&mut self.ahead, &mut self.detection] {
+            let found = detection.poll_findings();
+            self.unsaved.extend(found.into_iter().map(|finding| (finding.id, finding)));
+        }
     }
 }
 
@@ -75,23 +93,42 @@ impl Detector {
 
     /// Works until whoever stores is gone.
     pub async fn run(mut self, mut stored: mpsc::Receiver<Stored>) {
-        while let Some(stored) = stored.recv().await {
-            for Received { batch, .. } in &stored.received {
+        loop {
+            let next = if self.members.values().all(|watched| watched.unsaved.is_empty()) {
+                Ok(stored.recv().await)
+            } else {
+                timeout(SAVE_AGAIN, stored.recv()).await
+            };
+            let Ok(next) = next else {
+                self.save().await;
+                continue;
+            };
+            let Some(stored) = next else { break };
+            for Received { batch, received_ms, .. } in &stored.received {
                 match self.watched(&batch.header.member).await {
-                    Ok(watched) => watched.judge(&batch.records).await,
-                    Err(error) => tracing::error!(%error, "stored records are judged after a restart"),
+                    Ok(watched) => {
+                        watched.judge(batch.records.iter().map(|it| (it, *received_ms))).await;
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "judged after a restart only");
+                    }
                 }
             }
             self.save().await;
             stored.acknowledge();
         }
+        self.save().await;
     }
 
     async fn watched(&mut self, member: &MemberId) -> anyhow::Result<&mut Watched> {
         if !self.members.contains_key(member) {
             let prefixes = self.database.member(member.as_str()).await?.own_prefixes;
             let settings = settings(&prefixes)?;
-            let watched = Watched { detection: Detection::new(settings), unsaved: BTreeMap::new() };
+            let watched = Watched {
+                ahead: Detection::new(settings.clone()),
+                detection: Detection::new(settings),
+                unsaved: BTreeMap::new(),
+            };
             self.members.insert(member.clone(), watched);
         }
         self.members.get_mut(member).context("a member that was just added is there")
@@ -118,11 +155,13 @@ impl Detector {
         let columns = lake::RECORD_COLUMNS;
         let mut sql = String::new();
         // The partition is the day a record started; one day more than the window covers records that began
-        // before it. Member identifiers have no character that a quoted text could end with.
+        // before it. Received before the window and ending in it: of a clock that is ahead, and long judged.
+        // Member identifiers have no character that a quoted text could end with.
         write!(
             sql,
-            "SELECT {columns} FROM flows WHERE member = '{member}' \
+            "SELECT {columns}, received_time FROM flows WHERE member = '{member}' \
              AND day >= CAST({day} AS DATE) AND end_time >= to_timestamp_millis({from_ms}) \
+             AND received_time >= to_timestamp_millis({from_ms}) \
              ORDER BY received_time, sensor, boot_epoch, sequence, position",
             day = (from_ms / MS_A_DAY - 1).max(0),
         )?;
@@ -130,9 +169,11 @@ impl Detector {
         let mut stream = session.sql(&sql).await?.execute_stream().await?;
         let mut count = 0;
         while let Some(rows) = stream.next().await {
-            let records = lake::records(&rows?)?;
+            let rows = rows?;
+            let records = lake::records(&rows)?;
+            let received = lake::received_ms(&rows)?;
             count += records.len();
-            watched.judge(&records).await;
+            watched.judge(records.iter().zip(received)).await;
         }
         Ok(count)
     }
@@ -144,9 +185,11 @@ fn settings(own_prefixes: &[String]) -> anyhow::Result<detect::Settings> {
     Ok(detect::Settings { own_prefixes, ..detect::Settings::default() })
 }
 
-/// Each member with rows in the lake, and the end of its newest one.
+/// Each member with rows in the lake, and the end of its newest one; a sensor's clock cannot put that after the
+/// reception, where a window that is counted back from it would miss everybody else's records.
 async fn newest(session: &SessionContext) -> anyhow::Result<Vec<(MemberId, i64)>> {
-    let sql = "SELECT member, max(end_time) AS newest FROM flows GROUP BY member ORDER BY member";
+    let sql = "SELECT member, max(least(end_time, received_time)) AS newest FROM flows \
+               GROUP BY member ORDER BY member";
     let mut newest = Vec::new();
     for rows in session.sql(sql).await?.collect().await? {
         let members = cast(rows.column(0), &DataType::Utf8)?;

@@ -27,6 +27,12 @@ pub enum FolderError {
     /// There is something already. Remedy: another folder; this one is not overwritten.
     #[error("{0} exists already; nothing was changed")]
     Exists(PathBuf),
+    /// The settings come last, so an `init` was cut short. Remedy: remove what is there, nothing uses it.
+    #[error(
+        "{0} is there without a backend.toml, as an `init` leaves it that did not finish; nothing was changed, \
+         remove it to start again"
+    )]
+    Unfinished(PathBuf),
     /// Not made by `init`. Remedy: `spanwatch-backend init`, or another path.
     #[error("{0} is no data folder: it has no backend.toml; `spanwatch-backend init` makes one")]
     NotInitialised(PathBuf),
@@ -81,11 +87,17 @@ impl Folder {
             return Err(FolderError::Address(address.to_owned()));
         }
         let folder = Self { root: root.to_owned() };
-        for path in
-            [folder.config_path(), folder.database_path(), folder.authority_path(), folder.lake_path()]
-        {
-            if path.exists() {
+        for path in [
+            folder.config_path(),
+            folder.database_path(),
+            folder.authority_path(),
+            folder.lake_path(),
+        ] {
+            if path.exists() && folder.config_path().exists() {
                 return Err(FolderError::Exists(path));
+            }
+            if path.exists() {
+                return Err(FolderError::Unfinished(path));
             }
         }
         std::fs::create_dir_all(root).map_err(io_error(root))?;
@@ -103,13 +115,16 @@ impl Folder {
     ///
     /// # Errors
     ///
-    /// When it was not made by `init`.
+    /// When it was not made by `init`, or is another user's.
     pub fn open(root: &Path) -> Result<Self, FolderError> {
         let folder = Self { root: root.to_owned() };
-        if folder.config_path().is_file() {
-            Ok(folder)
-        } else {
-            Err(FolderError::NotInitialised(root.to_owned()))
+        let path = folder.config_path();
+        match std::fs::metadata(&path) {
+            Ok(about) if about.is_file() => Ok(folder),
+            Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+                Err(FolderError::Io { path, source })
+            }
+            _ => Err(FolderError::NotInitialised(root.to_owned())),
         }
     }
 

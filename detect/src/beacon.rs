@@ -158,13 +158,17 @@ impl BeaconDetector {
             callers >= popular_hosts && real(callers) >= popular_share * real(hosts)
         };
         self.pairs.judge(|&(source, target, port), pair| {
-            if pair.found.is_none() {
+            let Some(earlier) = pair.found else {
                 if is_popular(&target) || guessing.is_found(source, target, port) {
                     return false;
                 }
                 pair.found = pair.judge();
-            }
-            pair.found.is_some()
+                return pair.found.is_some();
+            };
+            // It keeps its name; score and line follow what it does now, as long as it meets one.
+            let now = pair.judge().map(|now| Found { named_ms: earlier.named_ms, ..now });
+            pair.found = now.or(pair.found);
+            true
         });
     }
 
@@ -280,8 +284,7 @@ impl Subject for Pair {
 
     fn finding(&self, &(source, target, port): &Self::Key) -> Option<Finding> {
         let Found { score, threshold, period_ms, span_min_ms, named_ms } = self.found?;
-        let seen_ms = self.span.last_ms - self.span.first_ms;
-        let is_long = seen_ms >= self.rule.long.span_ms;
+        let is_long = span_min_ms == self.rule.long.span_ms;
         let first_window = named_ms / 1000 / NAME_WINDOW_S;
         let kind = Kind::Beacon;
         Some(Finding {

@@ -68,7 +68,6 @@ struct Campaign {
     id: FindingId,
     evidence: Evidence,
     half_open_peak: u64,
-    threshold: f64,
 }
 
 impl FloodDetector {
@@ -147,33 +146,30 @@ impl Service {
         }
     }
 
-    /// Which threshold each slot crosses, of those that cross one. In a campaign a part of it is
-    /// enough.
-    fn crossings(&self, part: f64) -> Vec<(u64, f64)> {
+    /// The slots that cross a line. In a campaign a part of it is enough.
+    fn crossings(&self, part: f64) -> Vec<u64> {
         // The best of the slots so far stands for what the service usually completes: of the last
         // minute's connections not all are known yet, since one is told when it ends.
         let mut completed = 0;
         let mut crossings = Vec::new();
         for (index, slot) in self.slots.iter() {
             completed = slot.completed.max(completed);
-            crossings.extend(self.rule.crossed(slot, completed, part).map(|line| (index, line)));
+            if self.rule.is_crossed(slot, completed, part) {
+                crossings.push(index);
+            }
         }
         crossings
     }
 
     fn judge(&mut self, &(target, port): &(IpAddr, u16)) -> bool {
-        let first = match &self.campaign {
-            Some(_) => None,
-            None => match self.crossings(1.0).first() {
-                Some(&first) => Some(first),
-                None => return false,
-            },
-        };
+        let first = self.crossings(1.0).first().copied();
+        if self.campaign.is_none() && first.is_none() {
+            return false;
+        }
         let crossings = self.crossings(PARTIAL);
         let mut told = false;
         for (index, slot) in self.slots.iter_mut() {
-            let crosses = crossings.iter().any(|&(crossing, _)| crossing == index);
-            if slot.is_counted || !crosses {
+            if slot.is_counted || !crossings.contains(&index) {
                 told |= slot.is_counted;
                 continue;
             }
@@ -182,13 +178,12 @@ impl Service {
             if let Some(campaign) = &mut self.campaign {
                 campaign.evidence.absorb(&slot.evidence);
                 campaign.half_open_peak = campaign.half_open_peak.max(slot.half_open);
-            } else if let Some((first, threshold)) = first {
+            } else if let Some(first) = first {
                 let window = first * SLOT_S / PAUSE_S;
                 self.campaign = Some(Campaign {
                     id: FindingId::of(Kind::SynFlood, None, Some(target), Some(port), window),
                     evidence: slot.evidence.clone(),
                     half_open_peak: slot.half_open,
-                    threshold,
                 });
             }
         }
@@ -197,17 +192,15 @@ impl Service {
 }
 
 impl Rule {
-    /// Which threshold a slot crosses where the service usually completes so many openings.
-    fn crossed(&self, slot: &Slot, completed: u64, part: f64) -> Option<f64> {
+    /// Whether a slot crosses a line where the service usually completes so many openings.
+    fn is_crossed(&self, slot: &Slot, completed: u64, part: f64) -> bool {
         let half_open = real(slot.half_open);
         let completion = real(completed) / (half_open + real(completed)).max(1.0);
-        if half_open >= self.half_open * part && completion <= self.completion_max {
-            return Some(self.half_open);
-        }
         let is_each_another = slot.evidence.sources.count() * 2 >= slot.half_open;
-        let is_many =
-            half_open >= self.many_half_open * part && completion <= self.many_completion_max;
-        (is_many && is_each_another).then_some(self.many_half_open)
+        half_open >= self.half_open * part && completion <= self.completion_max
+            || half_open >= self.many_half_open * part
+                && completion <= self.many_completion_max
+                && is_each_another
     }
 }
 
@@ -260,7 +253,10 @@ impl Subject for Service {
         // An estimate may lie above what is possible.
         let count = sources.count().min(totals.records);
         let measured = real(campaign.half_open_peak) / real(SLOT_S);
-        let threshold = campaign.threshold / real(SLOT_S);
+        // The higher line, once it is crossed, whichever was crossed first.
+        let is_over_all = real(campaign.half_open_peak) >= self.rule.half_open;
+        let line = if is_over_all { self.rule.half_open } else { self.rule.many_half_open };
+        let threshold = line / real(SLOT_S);
         // A stack that wants to connect sends its SYN again; a forger has no reason to.
         let is_repeated = totals.packets >= totals.records * 2;
         let about = if sources.is_exact() { "" } else { "about " };

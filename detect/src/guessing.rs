@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use flow::{EndReason, Handshake, tcp_flag};
+use flow::{Direction, EndReason, Handshake, tcp_flag};
 
 use crate::facts::Facts;
 use crate::finding::{
@@ -26,6 +26,8 @@ const PACKETS: std::ops::RangeInclusive<u64> = 4..=100;
 /// Bytes of the service in one session, at most; NEMEA has 180,000 for RDP, the largest of its
 /// bands.
 const ANSWER_BYTES_MAX: u64 = 180_000;
+/// Longest frame without data: Ethernet with two VLAN tags, IPv6, TCP with all its options.
+const LENGTH_WITHOUT_DATA_MAX: u16 = 14 + 8 + 40 + 60;
 /// Sessions are similar when the largest has at most this many times the packets of the smallest,
 /// and 2.
 const SIMILAR: f64 = 1.3;
@@ -163,7 +165,14 @@ fn is_try(facts: &Facts<'_>) -> bool {
         && record.end_ms.saturating_sub(record.start_ms) <= DURATION_MS_MAX
         && PACKETS.contains(&sent.packets)
         && got.bytes <= ANSWER_BYTES_MAX
-        && sent.tcp_flags & got.tcp_flags & tcp_flag::PSH != 0
+        && carried_data(sent)
+        && carried_data(got)
+}
+
+/// Whether one side said something: nearly every stack marks the end of what it says with PSH, and
+/// a long segment is data in any case.
+const fn carried_data(side: &Direction) -> bool {
+    side.tcp_flags & tcp_flag::PSH != 0 || side.length_max > LENGTH_WITHOUT_DATA_MAX
 }
 
 impl Pair {

@@ -83,7 +83,7 @@ pub struct Settings {
     pub beacon_short_connections: u32,
     /// Time between first and last connection for the short rule. 1 min, own judgement.
     pub beacon_short_span_ms: u64,
-    /// Score for the short rule. 0.95, own judgement; the known 2-second beacon has 0.98.
+    /// Score for the short rule. 0.95, own judgement; the known 2-second beacon has 0.99.
     pub beacon_short_score: f64,
     /// Median bytes of one call, both ways, at most. 1 MiB, own judgement: a beacon talks little, a
     /// backup or an update much.

@@ -194,7 +194,6 @@ pub const fn stack_word(vlans: Vlans) -> u64 {
 /// The domain of a place in the stack table.
 #[inline(always)]
 #[must_use]
-#[expect(clippy::cast_possible_truncation, reason = "a place is below STACKS, which is 4,096")]
 pub const fn stack_domain(place: u32) -> u16 {
     DOMAIN_STACKS + (place & (STACKS - 1)) as u16
 }

@@ -27,8 +27,8 @@ pub use pcap::{
     CaptureFile, CaptureFileError, CapturedFrame, INTERFACES_MAX, LinkType, RECORD_BYTES_MAX,
 };
 pub use pipeline::{
-    Counts, Options, Outcome, PipelineError, SENSOR_VERSION, Source, SourceError, SourceFacts,
-    replay, run, run_source,
+    Counts, Delivered, Options, Outcome, PipelineError, SENSOR_VERSION, Source, SourceError,
+    SourceFacts, deliver, replay, run, run_source,
 };
 pub use replay::{FrameCounts, Replay, ReplayClock, Tick, replay_all};
 pub use sink::{

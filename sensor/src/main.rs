@@ -4,14 +4,20 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use sensor::{AfterCounting, AttachBy, Config, Options, Outcome, OutputKind};
+use sensor::{
+    AfterCounting, AttachBy, Bounded, Config, Options, Outcome, OutputKind, PipelineError,
+};
 use tracing_subscriber::EnvFilter;
 
 /// Turns frames from a mirror port or a capture file into flow records. Never keeps, writes or
 /// sends payload.
+///
+/// Exit code: 0 when all went well, 1 when something failed on the way, 2 when the command or the
+/// configuration cannot be used.
 #[derive(Parser)]
 #[command(name = "spanwatch-sensor", version, arg_required_else_help = true)]
 struct Cli {
@@ -66,7 +72,22 @@ enum Command {
         /// The code, as the backend's operator gave it.
         code: String,
     },
+    /// Send what waits in the spool to the backend, without capturing anything.
+    ///
+    /// A running sensor does this by itself; this is for a spool that no sensor uses at the moment:
+    /// after a replay while the backend was down, before a box is retired, or when the disk is too
+    /// full for a sensor to start. Exit code 0 only when nothing waits any more and nothing was
+    /// refused or damaged.
+    Deliver {
+        /// Give up after this time, milliseconds. Without it: when the backend has acknowledged
+        /// nothing for a minute.
+        #[arg(long, value_name = "MS")]
+        within_ms: Option<WithinMs>,
+    },
 }
+
+/// Longest time that a delivery may take, milliseconds: up to a week.
+type WithinMs = Bounded<0, 604_800_000>;
 
 #[derive(Args)]
 struct OutputArgs {
@@ -95,7 +116,10 @@ fn main() -> ExitCode {
     };
     match act(cli, &config) {
         Ok(code) => code,
-        Err(error) => fail(&error, 1),
+        Err(error) => {
+            let is_usage = matches!(error.downcast_ref(), Some(PipelineError::NoInterface));
+            fail(&error, if is_usage { 2 } else { 1 })
+        }
     }
 }
 
@@ -118,13 +142,17 @@ fn configuration(cli: &Cli) -> anyhow::Result<Config> {
             Some(output)
         }
         Some(Command::Replay { output, .. }) => Some(output),
-        Some(Command::Enroll { .. }) | None => None,
+        Some(Command::Enroll { .. } | Command::Deliver { .. }) | None => None,
     };
     if let Some(output) = output {
         if !output.output.is_empty() {
             config.output.kinds.clone_from(&output.output);
         }
         if output.out.is_some() {
+            anyhow::ensure!(
+                config.output.kinds.contains(&OutputKind::Json),
+                "--out is the file of --output json, which is not among the outputs"
+            );
             config.output.json_file.clone_from(&output.out);
         }
     }
@@ -137,6 +165,11 @@ fn act(cli: Cli, config: &Config) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if cli.shared.check_config {
+        if matches!(cli.command, Some(Command::Run { .. })) && config.capture.interfaces.is_empty()
+        {
+            return Err(PipelineError::NoInterface.into());
+        }
+        writeln!(io::stdout(), "the configuration can be used")?;
         return Ok(ExitCode::SUCCESS);
     }
     let outcome = match cli.command {
@@ -154,6 +187,7 @@ fn act(cli: Cli, config: &Config) -> anyhow::Result<ExitCode> {
             sensor::replay(config, &options, &files)?
         }
         Some(Command::Enroll { code }) => return enroll(&code, config),
+        Some(Command::Deliver { within_ms }) => return deliver(within_ms, config),
         None => anyhow::bail!("no command is given; see --help"),
     };
     Ok(report(&outcome))
@@ -176,6 +210,23 @@ fn enroll(code: &str, config: &Config) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn deliver(within_ms: Option<WithinMs>, config: &Config) -> anyhow::Result<ExitCode> {
+    let within = within_ms.map(|limit| Duration::from_millis(limit.get()));
+    let delivered = sensor::deliver(config, within)?;
+    writeln!(
+        io::stdout(),
+        "{} records acknowledged, {} rejected, {} wait in {}",
+        delivered.records_acked,
+        delivered.records_rejected,
+        delivered.records_waiting,
+        config.uplink.state_dir.display()
+    )?;
+    if let Some(fault) = &delivered.fault {
+        anyhow::bail!("the delivery ended early: {fault}");
+    }
+    Ok(if delivered.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 fn report(outcome: &Outcome) -> ExitCode {
     let mut text = outcome.text.clone();
     for fault in &outcome.faults {
@@ -190,6 +241,21 @@ fn report(outcome: &Outcome) -> ExitCode {
 
 fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
     // With standard error gone there is nobody left to tell.
-    let _nobody = writeln!(io::stderr(), "error: {error:#}");
+    let _nobody = writeln!(io::stderr(), "error: {}", told(error));
     ExitCode::from(code)
+}
+
+/// An error with its causes; one whose text the text before it ends with is not said twice.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.ends_with(&cause) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&cause);
+    }
+    text
 }

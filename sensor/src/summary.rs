@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use flow::kernel::{not_ip_index, not_ip_name};
@@ -86,6 +86,8 @@ pub struct Summary {
     pub records_evicted: u64,
     /// Records that could not be sealed because the spool could not be written.
     pub records_lost: u64,
+    /// Spool files that were found damaged at the start, and moved aside.
+    pub batches_quarantined: u64,
     /// Records that an output that had failed did not get.
     pub records_missed: u64,
     /// Failed calls of outputs.
@@ -137,18 +139,26 @@ impl Summary {
             Malformed::ALL.iter().zip(malformed).map(|(why, count)| (why.name(), *count)).collect();
     }
 
-    /// Replaces the file at `path` in one step, so that a reader never sees half of it.
+    /// Replaces the file at `path` in one step, so that a reader never sees half of it. What is
+    /// there and not a regular file (a device, a pipe, a link) is written to and stays what it is.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn write(&mut self, path: &Path) -> io::Result<()> {
         self.updated_time = format!("{:.3}", Timestamp::now());
+        let mut text = serde_json::to_vec_pretty(self)?;
+        text.push(b'\n');
+        if fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+            return fs::write(path, &text);
+        }
         let mut next = path.as_os_str().to_owned();
         next.push(".next");
-        let mut file = File::create(&next)?;
-        serde_json::to_writer_pretty(&mut file, self)?;
-        file.write_all(b"\n")?;
-        fs::rename(&next, path)
+        let written = fs::write(&next, &text).and_then(|()| fs::rename(&next, path));
+        if written.is_err() {
+            // On a full disk the half-written file would only stand in the way.
+            let _never_made = fs::remove_file(&next);
+        }
+        written
     }
 
     /// The books as equations, for people.
@@ -192,25 +202,41 @@ impl Summary {
                 grouped(self.records_out)
             ),
         );
-        if self.records_sealed + self.records_lost + self.records_waiting > 0 {
+        if self.records_sealed + self.records_lost > 0 {
             line(
                 "uplink",
                 format!(
-                    "{} records sealed, {} acknowledged, {} rejected, {} evicted, {} waiting, {} lost",
+                    "{} records sealed, {} of them acknowledged, {} lost unsealed",
                     grouped(self.records_sealed),
                     grouped(self.records_acked),
-                    grouped(self.records_rejected),
-                    grouped(self.records_evicted),
-                    grouped(self.records_waiting),
                     grouped(self.records_lost)
                 ),
             );
+        }
+        if self.records_acked_earlier > 0 {
+            let acked = grouped(self.records_acked_earlier);
+            line("uplink", format!("{acked} records of earlier starts acknowledged"));
+        }
+        if self.records_waiting + self.records_evicted + self.records_rejected > 0 {
+            line(
+                "spool",
+                format!(
+                    "{} records waiting, {} evicted, {} rejected, earlier starts included",
+                    grouped(self.records_waiting),
+                    grouped(self.records_evicted),
+                    grouped(self.records_rejected)
+                ),
+            );
+        }
+        if self.batches_quarantined > 0 {
+            let count = grouped(self.batches_quarantined);
+            line("spool", format!("{count} damaged files moved to quarantine"));
         }
         if self.records_missed + self.output_failures > 0 {
             line(
                 "outputs",
                 format!(
-                    "{} failures, {} records not written",
+                    "{} failed calls, {} records not written",
                     grouped(self.output_failures),
                     grouped(self.records_missed)
                 ),

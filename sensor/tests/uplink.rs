@@ -5,6 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use sensor::{Config, Options, Outcome, OutputKind};
@@ -110,7 +111,7 @@ fn capture(folder: &Path, flows: u16) -> PathBuf {
 fn replay(state_dir: &Path, grace_ms: &str, file: PathBuf) -> Outcome {
     let mut config = Config::default();
     config.output.kinds = vec![OutputKind::Uplink];
-    config.uplink.state_dir = state_dir.to_owned();
+    state_dir.clone_into(&mut config.uplink.state_dir);
     config.uplink.batch_records_max = "100".parse().expect("within the range");
     config.uplink.shutdown_grace_ms = grace_ms.parse().expect("within the range");
     sensor::replay(&config, &Options::default(), &[file]).expect("a replay can begin")
@@ -153,12 +154,30 @@ fn what_is_sealed_arrives_or_waits() {
     assert_eq!((outcome.summary.records_sealed, outcome.summary.records_acked), (150, 0));
     assert_eq!((outcome.summary.records_waiting, outcome.summary.records_lost), (150, 0));
 
-    // It is back: the next start delivers both, the older first.
+    // A delivery without a capture says that they still wait.
+    let mut config = Config::default();
+    state.clone_into(&mut config.uplink.state_dir);
+    let delivered = sensor::deliver(&config, Some(Duration::ZERO)).expect("the folder is free");
+    assert_eq!((delivered.records_waiting, delivered.batches_waiting), (150, 2));
+    assert!(!delivered.is_complete());
+
+    // It is back: they go out without a capture, and once only.
+    let backend = Backend::start(&runtime, address, &authority, &store);
+    let delivered = sensor::deliver(&config, None).expect("the folder is free");
+    assert_eq!((delivered.records_acked, delivered.records_waiting), (150, 0));
+    assert!(delivered.is_complete(), "{delivered:?}");
+    let again = sensor::deliver(&config, None).expect("the folder is free");
+    assert_eq!(again, sensor::Delivered::default());
+    backend.stop(&runtime);
+    let outcome = replay(&state, "0", capture(folder.path(), 150));
+    assert_eq!(outcome.summary.records_waiting, 150);
+
+    // The next start delivers what waits before its own.
     let backend = Backend::start(&runtime, address, &authority, &store);
     let outcome = replay(&state, "60000", capture(folder.path(), 1));
     assert_eq!((outcome.summary.records_acked, outcome.summary.records_acked_earlier), (1, 150));
     assert_eq!(outcome.summary.records_waiting, 0);
     backend.stop(&runtime);
     let arrived: usize = store.batches().iter().map(|batch| batch.records.len()).sum();
-    assert_eq!(arrived, 950 + 150 + 1);
+    assert_eq!(arrived, 950 + 150 + 150 + 1);
 }

@@ -3,9 +3,11 @@
 #![forbid(unsafe_code)]
 
 mod captures;
+mod cpu;
 mod programs;
 mod station;
 
 pub use captures::{capture_folder, skip};
+pub use cpu::stay_on_one_cpu;
 pub use programs::{Process, program, read};
 pub use station::{Backend, Station};

@@ -104,7 +104,7 @@ impl Station {
     /// When the query fails.
     pub fn query(&self, sql: &str) -> Result<Vec<Value>> {
         let mut query = self.backend_command("query")?;
-        let json = read(query.args(["--format", "json", "--limit", "1000000000"]).arg(sql))?;
+        let json = read(query.args(["--format", "json", "--limit", "0"]).arg(sql))?;
         serde_json::from_str(&json).with_context(|| format!("no JSON list: {json}"))
     }
 

@@ -55,7 +55,9 @@ pub enum EnrollError {
         sensor: SensorId,
     },
     /// No connection. Remedy: check network, address and firewall (UDP), then use the same code again.
-    #[error("the backend {address} cannot be reached: {reason}")]
+    #[error(
+        "the backend {address} cannot be reached: {reason}; is it running, and does UDP get there?"
+    )]
     Unreachable {
         /// Where it should be.
         address: String,
@@ -69,13 +71,15 @@ pub enum EnrollError {
         address: String,
     },
     /// The backend never gave out that code. Remedy: ask for a code again.
-    #[error("the backend does not know this code")]
+    #[error("the backend does not know this code; ask its operator for a new one")]
     UnknownCode,
     /// The code is too old. Remedy: ask for a new one.
-    #[error("this code has expired")]
+    #[error("this code has expired; ask the backend's operator for a new one")]
     ExpiredCode,
     /// The code was used. Remedy: if not by you, tell the backend's operator; ask for a new one.
-    #[error("this code was already used by another sensor")]
+    #[error(
+        "this code was already used by another sensor; if not by you, tell the backend's operator"
+    )]
     UsedCode,
     /// Too many wrong codes came from this address. Remedy: wait.
     #[error("the backend refuses codes from here: {0}")]
@@ -210,7 +214,7 @@ pub(crate) fn any_address(remote: SocketAddr) -> SocketAddr {
 
 /// Whether this side ended the handshake because of the other side's certificate (TLS alerts 42 to 51, RFC 8446
 /// §6.2, as QUIC crypto errors, RFC 9001 §4.8).
-fn refused_certificate(error: &ConnectionError) -> bool {
+pub(crate) fn refused_certificate(error: &ConnectionError) -> bool {
     let ConnectionError::TransportError(error) = error else { return false };
     (0x100 + 42..=0x100 + 51).contains(&u64::from(error.code))
 }

@@ -1,7 +1,7 @@
 //! Takes records from the sensor's own thread; seals them and puts them into the spool. Never waits for the
 //! network, never runs on an async runtime.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use flow::{Books, Record};
@@ -89,7 +89,25 @@ pub(crate) struct Shared {
     /// Wakes the delivery when a batch was stored.
     pub(crate) stored: Notify,
     /// Keeps the folder locked as long as either side lives.
-    _state: StateFolder,
+    state: StateFolder,
+}
+
+impl Shared {
+    fn open(
+        state_dir: &Path,
+        spool_bytes_max: u64,
+        disk: Box<dyn Disk>,
+    ) -> Result<(Self, Recovery), OutboxError> {
+        if state_dir.try_exists().is_ok_and(|exists| !exists) {
+            // Only an enrolment makes the folder: this name is mistyped, perhaps.
+            return Err(StateError::NotEnrolled { folder: state_dir.to_path_buf() }.into());
+        }
+        let state = StateFolder::open(state_dir)?;
+        let credentials = state.credentials()?;
+        let (spool, recovery) =
+            Spool::open(state.path(), spool_bytes_max, &credentials.identity, disk)?;
+        Ok((Self { credentials, spool, stored: Notify::new(), state }, recovery))
+    }
 }
 
 /// The spool, for [`crate::deliver()`]; cheap to clone. The state folder stays locked while one exists.
@@ -97,6 +115,18 @@ pub(crate) struct Shared {
 pub struct SpoolHandle(pub(crate) Arc<Shared>);
 
 impl SpoolHandle {
+    /// Locks the state folder and puts the spool right after a crash, to deliver what waits and nothing more. Needs
+    /// no room on the disk, so that a spool that has filled it can be emptied.
+    ///
+    /// # Errors
+    ///
+    /// When the folder is in use, holds no identity, or is damaged.
+    pub fn open(state_dir: &Path) -> Result<(Self, Recovery), OutboxError> {
+        // Nothing is stored, so nothing is evicted.
+        let (shared, recovery) = Shared::open(state_dir, u64::MAX, Box::new(RealDisk))?;
+        Ok((Self(Arc::new(shared)), recovery))
+    }
+
     /// Who this sensor is.
     #[must_use]
     pub fn identity(&self) -> &Identity {
@@ -137,12 +167,8 @@ impl Outbox {
         options: OutboxOptions,
         disk: Box<dyn Disk>,
     ) -> Result<Self, OutboxError> {
-        let state = StateFolder::open(&options.state_dir)?;
-        let credentials = state.credentials()?;
-        let (spool, recovery) =
-            Spool::open(state.path(), options.spool_bytes_max, &credentials.identity, disk)?;
-        let boot_epoch = state.next_boot_epoch(options.now_ms)?;
-        let shared = Shared { credentials, spool, stored: Notify::new(), _state: state };
+        let (shared, recovery) = Shared::open(&options.state_dir, options.spool_bytes_max, disk)?;
+        let boot_epoch = shared.state.next_boot_epoch(options.now_ms)?;
         Ok(Self {
             shared: Arc::new(shared),
             boot_epoch,

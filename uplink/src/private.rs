@@ -1,7 +1,7 @@
 //! Takes paths of files that hold secrets; gives their bytes, after checking who could have read or changed
 //! them. Never opens a file through a symbolic link.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -26,18 +26,21 @@ pub enum FileError {
         #[source]
         source: std::io::Error,
     },
-    /// Others may read or write it. Remedy: `chmod 600`, and enrol again if somebody may have copied it.
-    #[error("{} has mode {mode:04o}; others may use it, wanted is 0600", path.display())]
+    /// Others may read or write it. Remedy: `chmod` to what is wanted, and enrol again if somebody may have
+    /// copied or changed it.
+    #[error("{} has mode {mode:04o}; others may use it, wanted is {wanted:04o}", path.display())]
     Mode {
-        /// Which file.
+        /// Which file or folder.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
+        /// What they should be.
+        wanted: u32,
     },
     /// It belongs to another user. Remedy: run as that user, or `chown` it.
     #[error("{} belongs to user {owner}, this process runs as user {user}", path.display())]
     Owner {
-        /// Which file.
+        /// Which file or folder.
         path: PathBuf,
         /// Its owner.
         owner: u32,
@@ -89,18 +92,35 @@ pub(crate) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
     if !metadata.is_file() || metadata.len() > BYTES_MAX {
         return Err(FileError::Form { path: path.to_path_buf() });
     }
-    let user = rustix::process::geteuid().as_raw();
-    if metadata.uid() != user {
-        let (path, owner) = (path.to_path_buf(), metadata.uid());
-        return Err(FileError::Owner { path, owner, user });
-    }
-    let mode = metadata.mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(FileError::Mode { path: path.to_path_buf(), mode });
-    }
+    check_rights(path, &metadata, 0o077, 0o600)?;
     let mut bytes = Zeroizing::new(Vec::new());
     file.take(BYTES_MAX).read_to_end(&mut bytes).map_err(FileError::io("read", path))?;
     Ok(bytes)
+}
+
+/// Refuses what belongs to somebody else, and what others have one of the `forbidden` rights to.
+fn check_rights(
+    path: &Path,
+    metadata: &Metadata,
+    forbidden: u32,
+    wanted: u32,
+) -> Result<(), FileError> {
+    let (user, owner) = (rustix::process::geteuid().as_raw(), metadata.uid());
+    if owner != user {
+        return Err(FileError::Owner { path: path.to_path_buf(), owner, user });
+    }
+    let mode = metadata.mode() & 0o7777;
+    if mode & forbidden != 0 {
+        return Err(FileError::Mode { path: path.to_path_buf(), mode, wanted });
+    }
+    Ok(())
+}
+
+/// Refuses a folder in which others may put, move or remove things: they could put a link in the place of a
+/// folder in it, and have this process move and remove files elsewhere. Looking into it is harmless.
+pub(crate) fn check_folder(path: &Path) -> Result<(), FileError> {
+    let metadata = std::fs::metadata(path).map_err(FileError::io("examine", path))?;
+    check_rights(path, &metadata, 0o022, 0o700)
 }
 
 /// As [`read`], for files of text.

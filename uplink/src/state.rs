@@ -38,7 +38,7 @@ pub enum StateError {
         process: String,
     },
     /// There is no identity in it. Remedy: `enroll CODE --state-dir …`.
-    #[error("{} holds no identity: this sensor is not enrolled", folder.display())]
+    #[error("{} holds no identity: this sensor is not enrolled; use `enroll` with a one-time code first", folder.display())]
     NotEnrolled {
         /// The folder.
         folder: PathBuf,
@@ -78,6 +78,7 @@ impl StateFolder {
     /// Makes the folder where there is none, and locks it.
     pub(crate) fn open(path: &Path) -> Result<Self, StateError> {
         private::make_folder(path)?;
+        private::check_folder(path)?;
         let lock_path = path.join("lock");
         let mut lock = OpenOptions::new()
             .read(true)
@@ -94,16 +95,21 @@ impl StateFolder {
             }
             let mut process = String::new();
             let folder = path.to_path_buf();
-            return Err(match Read::by_ref(&mut lock).take(32).read_to_string(&mut process) {
-                Ok(_) => StateError::Locked { folder, process: process.trim().to_owned() },
-                Err(_unreadable) => StateError::Locked { folder, process: "unknown".to_owned() },
-            });
+            let read = Read::by_ref(&mut lock).take(32).read_to_string(&mut process);
+            let noted = process.trim();
+            let is_known = read.is_ok() && !noted.is_empty();
+            let process = if is_known { noted } else { "unknown" }.to_owned();
+            return Err(StateError::Locked { folder, process });
         }
+        // Only a note for people, on a disk that may be full: the lock itself is held already.
         let note = format!("{}\n", std::process::id());
-        lock.set_len(0)
+        let noted = lock
+            .set_len(0)
             .and_then(|()| lock.rewind())
-            .and_then(|()| lock.write_all(note.as_bytes()))
-            .map_err(FileError::io("write", &lock_path))?;
+            .and_then(|()| lock.write_all(note.as_bytes()));
+        if let Err(error) = noted {
+            tracing::debug!(file = %lock_path.display(), %error, "the lock has no note of its holder");
+        }
         Ok(Self { path: path.to_path_buf(), _lock: lock })
     }
 

@@ -1,4 +1,4 @@
-//! What must pass before a change lands: the tests ([`test`]), and everything else ([`all`]): format, lints,
+//! What must pass before a change lands: the tests ([`test()`]), and everything else ([`all`]): format, lints,
 //! documentation, licences, tidiness, and that the committed eBPF object is what its sources build.
 
 use std::process::Command;

@@ -26,10 +26,23 @@ pub(crate) fn binary(name: &str) -> PathBuf {
     target_folder().join("debug").join(name)
 }
 
-/// The cargo that runs this program.
+/// The cargo that runs this program, as if called from a plain shell.
+///
+/// What cargo has told this program about its own package must not reach the cargo below it: build scripts that
+/// watch those variables would see a change, and half of the dependencies would be built anew each time.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(workspace());
+    for (name, _) in std::env::vars_os() {
+        let about_this_package = name.to_str().is_some_and(|name| {
+            ["CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
+        });
+        if about_this_package {
+            command.env_remove(name);
+        }
+    }
     command
 }
 

@@ -1,13 +1,13 @@
 //! Takes `backend.toml`; gives checked settings, or an error that names file, line, key and what is allowed.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 use thiserror::Error;
-use toml::Spanned;
+use toml::{Spanned, Value};
 
 use crate::ingest;
 
@@ -48,6 +48,9 @@ pub enum ConfigError {
     },
 }
 
+/// Longest host name there is.
+const HOST_LENGTH_MAX: usize = 253;
+
 /// Checked settings.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -75,15 +78,15 @@ struct Raw {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawIngest {
-    group_wait_ms: Option<Spanned<u64>>,
-    quiet_ms: Option<Spanned<u64>>,
-    group_records_max: Option<Spanned<u64>>,
+    group_wait_ms: Option<Spanned<Value>>,
+    quiet_ms: Option<Spanned<Value>>,
+    group_records_max: Option<Spanned<Value>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawQuery {
-    memory_bytes_max: Option<Spanned<u64>>,
+    memory_bytes_max: Option<Spanned<Value>>,
 }
 
 /// The file that `init` writes: every key, its meaning, its default.
@@ -113,12 +116,19 @@ address = \"{address}\"
     )
 }
 
-/// Whether a text is `host:port` with a port that can be connected to.
+/// Whether a text is `host:port` with a port that can be connected to: a name, an IPv4 address, or an IPv6
+/// address in brackets. Nothing else, because it becomes part of this file and of codes that people copy.
 #[must_use]
 pub fn is_host_and_port(text: &str) -> bool {
-    text.rsplit_once(':').is_some_and(|(host, port)| {
-        !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
-    })
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(ip) => ip.parse::<Ipv6Addr>().is_ok(),
+        None => {
+            (1..=HOST_LENGTH_MAX).contains(&host.len())
+                && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+        }
+    };
+    is_host && port.parse::<u16>().is_ok_and(|port| port != 0)
 }
 
 impl Config {
@@ -145,14 +155,16 @@ impl Config {
             value,
             allowed: allowed.to_owned(),
         };
-        let number = |key, value: Option<Spanned<u64>>, range: RangeInclusive<u64>, default: u64| {
-            let Some(value) = value else { return Ok(default) };
-            if range.contains(value.get_ref()) {
-                return Ok(*value.get_ref());
-            }
-            let allowed = format!("{} to {}", range.start(), range.end());
-            Err(bad(key, value.span().start, value.get_ref().to_string(), &allowed))
-        };
+        let number =
+            |key, value: Option<Spanned<Value>>, range: RangeInclusive<u64>, default: u64| {
+                let Some(value) = value else { return Ok(default) };
+                let number = value.get_ref().as_integer().and_then(|it| u64::try_from(it).ok());
+                if let Some(number) = number.filter(|number| range.contains(number)) {
+                    return Ok(number);
+                }
+                let allowed = format!("{} to {}", range.start(), range.end());
+                Err(bad(key, value.span().start, value.get_ref().to_string(), &allowed))
+            };
         let listen = raw.listen.get_ref().parse().map_err(|_syntax| {
             let value = format!("{:?}", raw.listen.get_ref());
             bad("listen", raw.listen.span().start, value, "an address and a port, as 0.0.0.0:7443")

@@ -19,8 +19,10 @@ fn the_file_that_init_writes_is_the_default() {
     assert_eq!(config.listen, listen);
     assert_eq!(config.address, "police.example:7443");
     // What the comments show is what is used when they stay comments.
-    let shown = text.replace("# group_", "group_").replace("# quiet", "quiet").replace("# mem", "mem");
-    let shown = Config::parse(Path::new("backend.toml"), &shown).expect("the shown defaults are good");
+    let shown =
+        text.replace("# group_", "group_").replace("# quiet", "quiet").replace("# mem", "mem");
+    let shown =
+        Config::parse(Path::new("backend.toml"), &shown).expect("the shown defaults are good");
     assert_eq!(format!("{config:?}"), format!("{shown:?}"));
 }
 
@@ -34,7 +36,12 @@ fn mistakes_name_file_line_key_and_range() {
             format!("{good}[ingest]\nquiet_ms = 0\n"),
             vec!["backend.toml:4: ingest.quiet_ms is 0, allowed is 1 to 10000"],
         ),
-        (format!("{good}[ingest]\nquiet_ms = \"x\"\n"), vec!["line 4", "quiet_ms"]),
+        (
+            format!("{good}[ingest]\nquiet_ms = \"x\"\n"),
+            vec!["backend.toml:4: ingest.quiet_ms is \"x\", allowed is 1 to 10000"],
+        ),
+        (format!("{good}[ingest]\nquiet_ms = -1\n"), vec!["backend.toml:4", "is -1", "1 to 10000"]),
+        (format!("{good}[query]\nmemory_bytes_max = 1e9\n"), vec!["query.memory_bytes_max", ":4"]),
         (good.replace("127.0.0.1:1", "here"), vec!["backend.toml:1: listen is \"here\""]),
         (good.replace("a:1", "a"), vec!["backend.toml:2: address is \"a\""]),
         ("listen = \"127.0.0.1:1\"\n".to_owned(), vec!["address"]),
@@ -50,10 +57,12 @@ fn mistakes_name_file_line_key_and_range() {
 
 #[test]
 fn an_address_has_a_host_and_a_port() {
-    for good in ["a:1", "[::1]:443", "police.example:65535"] {
+    for good in ["a:1", "[::1]:443", "police.example:65535", "192.0.2.1:7443"] {
         assert!(is_host_and_port(good), "{good}");
     }
-    for bad in ["a", ":1", "a:0", "a:65536", "a:", ""] {
+    let long = format!("{}:1", "a".repeat(254));
+    let odd = ["::1:443", "[::1:443", "a b:1", "a\"b:1", "a\nb:1", "ä:1", "[a]:1", &long];
+    for bad in ["a", ":1", "a:0", "a:65536", "a:", ""].into_iter().chain(odd) {
         assert!(!is_host_and_port(bad), "{bad}");
     }
 }

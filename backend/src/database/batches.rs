@@ -12,6 +12,9 @@ const DUPLICATES: &str = "batches_duplicate";
 /// The counter of batches that were refused for good.
 const REJECTED: &str = "batches_rejected";
 
+/// How far a sensor's clock may be ahead of this machine's before its times are not believed.
+const CLOCK_AHEAD_MS_MAX: u64 = 24 * 3_600_000;
+
 /// One stored batch, as a report needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchRow {
@@ -233,17 +236,22 @@ impl Database {
         row.as_ref().map(batch).transpose()
     }
 
-    /// The end of a member's newest batch, by the packets' time; `None` when it has none.
+    /// The end of a member's newest batch, by the packets' time; `None` when it has none. Batches of a
+    /// sensor whose clock is ahead count only when there are no others.
     ///
     /// # Errors
     ///
     /// When the database refuses.
     pub async fn newest_ms(&self, member: &str) -> Result<Option<u64>, DatabaseError> {
         let newest: Option<i64> =
-            sqlx::query_scalar("SELECT max(end_ms) FROM batches WHERE member = ? AND records > 0")
-                .bind(member)
-                .fetch_one(&self.pool)
-                .await?;
+            sqlx::query_scalar(
+                "SELECT coalesce(max(CASE WHEN end_ms <= received_ms + ?2 THEN end_ms END), max(end_ms)) \
+                 FROM batches WHERE member = ?1 AND records > 0",
+            )
+            .bind(member)
+            .bind(signed(CLOCK_AHEAD_MS_MAX))
+            .fetch_one(&self.pool)
+            .await?;
         newest.map(|ms| unsigned("a time", ms)).transpose()
     }
 
@@ -273,7 +281,8 @@ impl Database {
                 let Some(row) = &newest else { return Ok(None) };
                 unsigned("a batch's number", row.try_get(name)?).map(Some)
             };
-            let text: Option<String> = newest.as_ref().map(|row| row.try_get("books")).transpose()?;
+            let text: Option<String> =
+                newest.as_ref().map(|row| row.try_get("books")).transpose()?;
             states.push(SensorState {
                 sensor: sensor.id.to_string(),
                 member: sensor.member.to_string(),

@@ -9,6 +9,10 @@ use crate::lake::hex;
 
 /// Longest member identifier made from a name: leaves room for a number here and a sensor's suffix.
 const SLUG_LENGTH_MAX: usize = 48;
+/// Longest member name, characters: it is a heading of the report.
+pub const NAME_LENGTH_MAX: usize = 200;
+/// The identifier of a member whose name has no ASCII letter and no digit.
+const SLUG_OF_OTHER_SCRIPTS: &str = "member";
 /// Members of one name.
 const SAME_NAME_MAX: u32 = 1_000;
 
@@ -47,7 +51,7 @@ pub struct Redeemed {
     pub sensor: SensorId,
 }
 
-fn corrupt(what: &'static str, value: impl ToString) -> DatabaseError {
+fn corrupt(what: &'static str, value: &(impl ToString + ?Sized)) -> DatabaseError {
     DatabaseError::Corrupt { what, value: value.to_string() }
 }
 
@@ -60,7 +64,7 @@ fn sensor_id(text: &str) -> Result<SensorId, DatabaseError> {
 }
 
 /// Lower-case letters and digits, anything else as one hyphen.
-fn slug(name: &str) -> Result<String, DatabaseError> {
+fn slug(name: &str) -> String {
     let mut slug = String::new();
     for character in name.chars().map(|character| character.to_ascii_lowercase()) {
         if character.is_ascii_alphanumeric() {
@@ -72,8 +76,32 @@ fn slug(name: &str) -> Result<String, DatabaseError> {
             break;
         }
     }
-    let slug = slug.trim_end_matches('-').to_owned();
-    if slug.is_empty() { Err(DatabaseError::MemberName(name.to_owned())) } else { Ok(slug) }
+    let slug = slug.trim_end_matches('-');
+    if slug.is_empty() { SLUG_OF_OTHER_SCRIPTS.to_owned() } else { slug.to_owned() }
+}
+
+/// A name is printed on terminals and in reports: nothing in it may move the cursor, turn the direction of writing
+/// or be invisible.
+fn check_name(name: &str) -> Result<(), DatabaseError> {
+    let bad = |fault| DatabaseError::MemberName { name: name.chars().take(40).collect(), fault };
+    if name.chars().count() > NAME_LENGTH_MAX {
+        return Err(bad("is too long"));
+    }
+    if name.chars().any(is_unprintable) {
+        return Err(bad("has a character that cannot be printed"));
+    }
+    if !name.chars().any(char::is_alphanumeric) {
+        return Err(bad("has no letter and no digit"));
+    }
+    Ok(())
+}
+
+fn is_unprintable(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+        )
 }
 
 fn member(row: &SqliteRow) -> Result<Member, DatabaseError> {
@@ -102,14 +130,19 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// When the name has nothing to make an identifier from, or the database refuses.
+    /// When the name cannot be printed, a prefix is everything, or the database refuses.
     pub async fn add_member(
         &self,
         name: &str,
         own_prefixes: &[String],
         now_ms: u64,
     ) -> Result<Member, DatabaseError> {
-        let slug = slug(name)?;
+        let name = name.trim();
+        check_name(name)?;
+        if let Some(all) = own_prefixes.iter().find(|prefix| prefix.ends_with("/0")) {
+            return Err(DatabaseError::OwnPrefix(all.clone()));
+        }
+        let slug = slug(name);
         let prefixes = serde_json::Value::from(own_prefixes).to_string();
         for number in 1..=SAME_NAME_MAX {
             let id = if number == 1 { slug.clone() } else { format!("{slug}-{number}") };
@@ -244,14 +277,16 @@ impl Database {
             return Ok(Err(RedeemError::Used));
         }
         let sensor = SensorId::parse(&format!("{member}-{}", hex(&public_key[..4])))
-            .map_err(|why| corrupt("a sensor identifier", why))?;
-        sqlx::query("INSERT INTO sensors (id, member, public_key, enrolled_ms) VALUES (?, ?, ?, ?)")
-            .bind(sensor.as_str())
-            .bind(member.as_str())
-            .bind(public_key.as_slice())
-            .bind(signed(now_ms))
-            .execute(&mut *transaction)
-            .await?;
+            .map_err(|why| corrupt("a sensor identifier", &why))?;
+        sqlx::query(
+            "INSERT INTO sensors (id, member, public_key, enrolled_ms) VALUES (?, ?, ?, ?)",
+        )
+        .bind(sensor.as_str())
+        .bind(member.as_str())
+        .bind(public_key.as_slice())
+        .bind(signed(now_ms))
+        .execute(&mut *transaction)
+        .await?;
         sqlx::query("UPDATE enrolment_codes SET used_ms = ?, sensor = ? WHERE secret_hash = ?")
             .bind(signed(now_ms))
             .bind(sensor.as_str())

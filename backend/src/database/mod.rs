@@ -8,17 +8,17 @@ mod batches;
 mod findings;
 mod members;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sqlx::SqlitePool;
 use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Connection as _, SqliteConnection, SqlitePool};
 use thiserror::Error;
 
 pub use batches::{BatchRow, SensorState};
 pub use findings::StoredFinding;
-pub use members::{Member, Redeemed, Sensor};
+pub use members::{Member, NAME_LENGTH_MAX, Redeemed, Sensor};
 
 /// How long a statement waits for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,6 +31,15 @@ pub enum DatabaseError {
     /// SQLite refused. Remedy: the source says why; often the disk is full or the file is not there.
     #[error("database: {0}")]
     Sql(#[from] sqlx::Error),
+    /// The file is missing, unreadable or no database. Remedy: restore it from a backup.
+    #[error("{path} cannot be opened as a database: {source}")]
+    Open {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: sqlx::Error,
+    },
     /// The file is of another version of this program. Remedy: use that version, or a newer one.
     #[error("database tables: {0}")]
     Migrate(#[from] MigrateError),
@@ -48,9 +57,20 @@ pub enum DatabaseError {
     /// No such sensor. Remedy: `spanwatch-backend status` lists them.
     #[error("there is no sensor {0:?}")]
     UnknownSensor(String),
-    /// The name gives no identifier. Remedy: use a name with at least one letter or digit of ASCII.
-    #[error("member name {0:?} has no letter a-z and no digit")]
-    MemberName(String),
+    /// Not a name that can stand in a report. Remedy: the message says what one is.
+    #[error(
+        "member name {name:?} {fault}; allowed are 1 to {NAME_LENGTH_MAX} printable characters, a letter or \
+         digit among them"
+    )]
+    MemberName {
+        /// Its beginning.
+        name: String,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
+    /// A range that makes everybody's addresses the member's own, so that nothing ever comes from outside.
+    #[error("own address range {0:?} is every address there is; give the member's own ranges")]
+    OwnPrefix(String),
 }
 
 /// The open file.
@@ -86,8 +106,12 @@ impl Database {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY_TIMEOUT)
             .foreign_keys(true);
-        let pool =
-            SqlitePoolOptions::new().max_connections(CONNECTIONS_MAX).connect_with(options).await?;
+        let pool = SqlitePoolOptions::new()
+            .max_connections(CONNECTIONS_MAX)
+            .after_release(|connection, _about| Box::pin(is_reusable(connection)))
+            .connect_with(options)
+            .await
+            .map_err(|source| DatabaseError::Open { path: path.to_owned(), source })?;
         sqlx::migrate!("./migrations").run(&pool).await?;
         Ok(Self { pool })
     }
@@ -98,6 +122,14 @@ impl Database {
     }
 }
 
+/// On a full disk SQLite ends a transaction by itself. The driver does not notice, and would refuse every later
+/// transaction of that connection: it is thrown away.
+async fn is_reusable(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    // The driver's own attempt to roll back is queued before this, so its result is known afterwards.
+    connection.ping().await?;
+    Ok(!connection.is_in_transaction())
+}
+
 /// SQLite's integers are signed. Every number that comes from a sensor was checked against that before it was
 /// stored, and times and counts of this program do not get there.
 fn signed(value: u64) -> i64 {
@@ -105,5 +137,9 @@ fn signed(value: u64) -> i64 {
 }
 
 fn unsigned(what: &'static str, value: i64) -> Result<u64, DatabaseError> {
-    u64::try_from(value).map_err(|_negative| DatabaseError::Corrupt { what, value: value.to_string() })
+    u64::try_from(value)
+        .map_err(|_negative| DatabaseError::Corrupt { what, value: value.to_string() })
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,9 @@ mod writer;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use uplink::{Batch, Commit, CommitError, Intake, IntakeError, MemberId, Peer, RedeemError, SensorId};
+use uplink::{
+    Batch, Commit, CommitError, Intake, IntakeError, MemberId, Peer, RedeemError, SensorId,
+};
 
 use crate::database::Database;
 
@@ -24,7 +26,11 @@ const QUEUE_BATCHES_MAX: usize = 16;
 /// What the link asks of the writer, in order.
 #[derive(Debug)]
 pub(crate) enum Request {
-    Commit { batch: Batch, bytes: u64, answer: oneshot::Sender<Result<Commit, CommitError>> },
+    Commit {
+        batch: Box<Batch>,
+        bytes: u64,
+        answer: oneshot::Sender<Result<Commit, CommitError>>,
+    },
     LastSequence {
         sensor: SensorId,
         boot_epoch: u64,
@@ -63,7 +69,7 @@ impl Intake for Ingest {
         }
         let (answer, answered) = oneshot::channel();
         let stopping = || CommitError::Retry(STOPPING.to_owned());
-        let request = Request::Commit { batch, bytes: bytes.len() as u64, answer };
+        let request = Request::Commit { batch: Box::new(batch), bytes: bytes.len() as u64, answer };
         self.requests.send(request).await.map_err(|_closed| stopping())?;
         answered.await.map_err(|_dropped| stopping())?
     }

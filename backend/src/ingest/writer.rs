@@ -1,6 +1,6 @@
 //! The only writer of the lake: collects batches for a moment, commits them together, then answers.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -15,6 +15,9 @@ use crate::lake::{self, Lake, LakeError, Received, Summary};
 const BATCH_DAYS_MAX: usize = 400;
 /// Sessions whose highest sequence is remembered; the lake has the rest.
 const WATERMARKS_MAX: usize = 65_536;
+
+/// A copy of the commit log that could not be made is tried again after so long, new batches or not.
+const CATCH_UP_AGAIN: Duration = Duration::from_secs(5);
 
 /// When a group is committed.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +57,7 @@ struct Group {
     batches: Vec<(Received, Answer)>,
     /// Batches that came twice within the group: answered with it.
     repeated: Vec<Answer>,
-    highest: HashMap<Session, u64>,
+    highest: BTreeMap<Session, u64>,
     records: usize,
 }
 
@@ -101,12 +104,23 @@ impl Writer {
 
     /// Works until every [`super::Ingest`] is gone and the queue is empty.
     pub async fn run(mut self, Requests(mut requests): Requests) {
-        while let Some(first) = requests.recv().await {
+        loop {
+            let next = if self.applied_version == self.lake.version() {
+                Ok(requests.recv().await)
+            } else {
+                timeout(CATCH_UP_AGAIN, requests.recv()).await
+            };
+            let Ok(next) = next else {
+                self.try_to_catch_up().await;
+                continue;
+            };
+            let Some(first) = next else { break };
             let group = self.collect(first, &mut requests).await;
             if !group.batches.is_empty() {
                 self.commit(group).await;
             }
         }
+        self.try_to_catch_up().await;
         tracing::info!(version = self.lake.version(), "all batches that were taken are stored");
     }
 
@@ -127,7 +141,7 @@ impl Writer {
     async fn handle(&mut self, request: Request, group: &mut Group) {
         match request {
             Request::Commit { batch, bytes, answer } => {
-                self.handle_batch(batch, bytes, answer, group).await;
+                self.handle_batch(*batch, bytes, answer, group).await;
             }
             Request::LastSequence { sensor, boot_epoch, answer } => {
                 let session = (sensor, boot_epoch);
@@ -143,13 +157,7 @@ impl Writer {
         }
     }
 
-    async fn handle_batch(
-        &mut self,
-        batch: Batch,
-        bytes: u64,
-        answer: Answer,
-        group: &mut Group,
-    ) {
+    async fn handle_batch(&mut self, batch: Batch, bytes: u64, answer: Answer, group: &mut Group) {
         let header = &batch.header;
         let session = (header.sensor.clone(), header.boot_epoch);
         if self.halted.contains(&session) {
@@ -207,9 +215,7 @@ impl Writer {
     }
 
     async fn commit(&mut self, group: Group) {
-        if let Err(error) = self.catch_up().await {
-            tracing::error!(%error, "the database's copy of the commit log is behind");
-        }
+        self.try_to_catch_up().await;
         let Group { batches, repeated, highest, records } = group;
         let (received, answers): (Vec<Received>, Vec<Answer>) = batches.into_iter().unzip();
         let started = Instant::now();
@@ -242,7 +248,7 @@ impl Writer {
     }
 
     /// The rows are durable whatever happens here, and the commit log has the summaries: a failure is mended by
-    /// [`Writer::catch_up`] before the next commit or at the next start.
+    /// [`Writer::catch_up`] soon, before the next commit, or at the next start.
     async fn copy_summaries(&mut self, version: u64, received: &[Received]) {
         if self.applied_version + 1 != version {
             return;
@@ -256,13 +262,21 @@ impl Writer {
 
     async fn after_commit(&mut self, stored: Stored) {
         if let Err(mpsc::error::SendError(stored)) = self.stored.send(stored).await {
-            tracing::error!("detection has stopped; what was stored is judged after the next start");
+            tracing::error!(
+                "detection has stopped; what was stored is judged after the next start"
+            );
             stored.acknowledge();
         }
         if self.lake.checkpoint_due()
             && let Err(error) = self.lake.checkpoint().await
         {
             tracing::error!(%error, "no checkpoint; the next start replays more of the log");
+        }
+    }
+
+    async fn try_to_catch_up(&mut self) {
+        if let Err(error) = self.catch_up().await {
+            tracing::error!(%error, "the database's copy of the commit log is behind");
         }
     }
 

@@ -10,29 +10,51 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use datafusion::object_store::local::LocalFileSystem;
 use datafusion::object_store::path::Path;
 use datafusion::object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
+    Result, UploadPart,
 };
 use futures::stream::BoxStream;
 
 /// How many names a staged file may try before the put fails: leftovers of as many crashes at one place.
 const STAGING_NAMES_MAX: u32 = 64;
 
+/// The data files that were written since somebody last took the list: what must go again when a commit of
+/// several files stops half-way.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Written(Arc<Mutex<Vec<PathBuf>>>);
+
+impl Written {
+    pub(super) fn take(&self) -> Vec<PathBuf> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn note(&self, path: &FilePath) {
+        let is_data = path.extension().is_some_and(|extension| extension == "parquet")
+            && !path.components().any(|part| part.as_os_str() == "_delta_log");
+        if is_data {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(path.to_owned());
+        }
+    }
+}
+
 /// The local file system with durable writes; paths are absolute ones without the leading `/`.
 #[derive(Debug)]
 pub(super) struct DurableFileSystem {
     inner: LocalFileSystem,
+    written: Written,
 }
 
 impl DurableFileSystem {
-    pub(super) fn new() -> Self {
-        Self { inner: LocalFileSystem::new() }
+    pub(super) fn new(written: Written) -> Self {
+        Self { inner: LocalFileSystem::new(), written }
     }
 }
 
@@ -62,13 +84,14 @@ impl ObjectStore for DurableFileSystem {
         };
         let path = self.inner.path_to_filesystem(location)?;
         let name = path.display().to_string();
+        self.written.note(&path);
         let done = tokio::task::spawn_blocking(move || put(&path, &payload, create)).await?;
         match done {
             Ok(()) => Ok(PutResult { e_tag: None, version: None }),
             Err(source) if create && source.kind() == io::ErrorKind::AlreadyExists => {
                 Err(Error::AlreadyExists { path: name, source: Box::new(source) })
             }
-            Err(source) => Err(failed(&name, source)),
+            Err(source) => Err(failed(&name, &source)),
         }
     }
 
@@ -82,7 +105,8 @@ impl ObjectStore for DurableFileSystem {
         // The inner store makes missing folders without syncing their parents.
         tokio::task::spawn_blocking(move || make_folders(folder.parent()))
             .await?
-            .map_err(|source| failed(&path.display().to_string(), source))?;
+            .map_err(|source| failed(&path.display().to_string(), &source))?;
+        self.written.note(&path);
         let inner = self.inner.put_multipart_opts(location, opts).await?;
         Ok(Box::new(DurableUpload { inner, path }))
     }
@@ -135,7 +159,7 @@ impl DurableFileSystem {
         let name = path.display().to_string();
         tokio::task::spawn_blocking(move || sync_file_and_folder(&path))
             .await?
-            .map_err(|source| failed(&name, source))
+            .map_err(|source| failed(&name, &source))
     }
 }
 
@@ -159,7 +183,7 @@ impl MultipartUpload for DurableUpload {
         // does, or the pointer to the checkpoint, is put after this returns.
         tokio::task::spawn_blocking(move || sync_file_and_folder(&path))
             .await?
-            .map_err(|source| failed(&self.path.display().to_string(), source))?;
+            .map_err(|source| failed(&self.path.display().to_string(), &source))?;
         Ok(result)
     }
 
@@ -168,7 +192,7 @@ impl MultipartUpload for DurableUpload {
     }
 }
 
-fn failed(path: &str, source: io::Error) -> Error {
+fn failed(path: &str, source: &io::Error) -> Error {
     let source = io::Error::new(source.kind(), format!("{path}: {source}"));
     Error::Generic { store: "DurableFileSystem", source: Box::new(source) }
 }

@@ -30,8 +30,10 @@ use serde_json::Value;
 use thiserror::Error;
 use uplink::{Batch, SensorId};
 
+use durable::{DurableFileSystem, Written};
 pub use schema::{
-    RECORD_COLUMNS, SchemaError, TIME_MS_MAX, address_bytes, address_from_bytes, check, days, hex, records,
+    RECORD_COLUMNS, SchemaError, TIME_MS_MAX, address_bytes, address_from_bytes, check, days, hex,
+    received_ms, records,
 };
 
 /// Under this key the commit log holds what [`Summary`] says of each batch.
@@ -42,6 +44,9 @@ const LOG_RETENTION: &str = "interval 1 days";
 const CHECKPOINT_INTERVAL: u64 = 100;
 /// Columns with minima and maxima in the log; more would only make each entry longer.
 const STATISTICS_COLUMNS: &str = "member,received_time,start_time,end_time,responder_port";
+
+/// What one query may put aside on the disk that the lake is on: a bound, so that it cannot stop the ingest.
+const SPILL_BYTES_MAX: u64 = 8 << 30;
 
 /// Why the lake did not do what it was asked to.
 #[derive(Debug, Error)]
@@ -160,6 +165,7 @@ pub struct SessionLimits {
 pub struct Lake {
     table: DeltaTable,
     path: String,
+    written: Written,
 }
 
 impl Lake {
@@ -169,14 +175,17 @@ impl Lake {
     ///
     /// When there is a table already, or the disk refuses.
     pub async fn create(folder: &Path) -> Result<(), LakeError> {
-        let (table, path) = locate(folder)?;
+        let (table, path, _written) = locate(folder)?;
         let created = table
             .create()
             .with_table_name("flows")
             .with_columns(schema::delta_columns())
             .with_partition_columns([schema::PARTITION])
             .with_configuration_property(TableProperty::LogRetentionDuration, Some(LOG_RETENTION))
-            .with_configuration_property(TableProperty::DataSkippingStatsColumns, Some(STATISTICS_COLUMNS))
+            .with_configuration_property(
+                TableProperty::DataSkippingStatsColumns,
+                Some(STATISTICS_COLUMNS),
+            )
             .await;
         created.map(drop).map_err(|source| delta(&path, source))
     }
@@ -187,9 +196,9 @@ impl Lake {
     ///
     /// When there is none, or its log cannot be read.
     pub async fn open(folder: &Path) -> Result<Self, LakeError> {
-        let (mut table, path) = locate(folder)?;
+        let (mut table, path, written) = locate(folder)?;
         table.load().await.map_err(|source| delta(&path, source))?;
-        Ok(Self { table, path })
+        Ok(Self { table, path, written })
     }
 
     /// The version that this handle sees.
@@ -245,7 +254,14 @@ impl Lake {
     ///
     /// When the disk refuses or another writer is in the way.
     pub async fn append(&mut self, batches: &[Received]) -> Result<u64, LakeError> {
-        let adds = self.write_files(batches).await?;
+        drop(self.written.take());
+        let adds = match self.write_files(batches).await {
+            Ok(adds) => adds,
+            Err(error) => {
+                self.remove_written();
+                return Err(error);
+            }
+        };
         let mut sequences = BTreeMap::new();
         for Received { batch, .. } in batches {
             let id = app_id(&batch.header.sensor, batch.header.boot_epoch);
@@ -270,6 +286,19 @@ impl Lake {
             }
         }
         writer.flush().await.map_err(failed)
+    }
+
+    /// Of several days' files some may be there when the next does not fit: on a full disk each attempt would
+    /// leave more behind. A file that was never finished is gone already.
+    fn remove_written(&self) {
+        for path in self.written.take() {
+            if let Err(source) = std::fs::remove_file(&path)
+                && source.kind() != std::io::ErrorKind::NotFound
+            {
+                let path = path.display();
+                tracing::warn!(%source, %path, "a data file without a commit stays behind");
+            }
+        }
     }
 
     async fn commit(
@@ -338,14 +367,18 @@ impl Lake {
     /// # Errors
     ///
     /// When an entry between is missing or is none of this program's.
-    pub async fn summaries_since(&self, version: u64) -> Result<Vec<(u64, Vec<Summary>)>, LakeError> {
+    pub async fn summaries_since(
+        &self,
+        version: u64,
+    ) -> Result<Vec<(u64, Vec<Summary>)>, LakeError> {
         let mut found = Vec::new();
         for version in version + 1..=self.version() {
             let entry = self.table.log_store().read_commit_entry(version).await;
             let entry = entry.map_err(|source| delta(&self.path, source))?;
             let entry = entry.ok_or_else(|| LakeError::Log {
                 version,
-                reason: "the entry was removed; its batches' books are lost, their rows are not".to_owned(),
+                reason: "the entry was removed; its batches' books are lost, their rows are not"
+                    .to_owned(),
             })?;
             found.push((version, summaries(version, &entry)?));
         }
@@ -378,6 +411,7 @@ impl Lake {
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_limit(limits.memory_bytes_max, 1.0)
             .with_temp_file_path(&limits.spill_folder)
+            .with_max_temp_directory_size(SPILL_BYTES_MAX)
             .build_arc()
             .map_err(Box::new)?;
         let config = SessionConfig::new().with_information_schema(true);
@@ -396,20 +430,21 @@ fn delta(path: &str, source: DeltaTableError) -> LakeError {
     LakeError::Delta { path: path.to_owned(), source: Box::new(source) }
 }
 
-fn locate(folder: &Path) -> Result<(DeltaTable, String), LakeError> {
+fn locate(folder: &Path) -> Result<(DeltaTable, String, Written), LakeError> {
     let path = folder.display().to_string();
     let bad = |reason: String| LakeError::Path { path: path.clone(), reason };
     let absolute = std::path::absolute(folder).map_err(|source| bad(source.to_string()))?;
     let text = absolute.to_str().ok_or_else(|| bad("it is not UTF-8".to_owned()))?;
     // Trailing slash and all: the table's root as a folder, so that relative paths join below it.
     let url = deltalake::ensure_table_uri(text).map_err(|source| bad(source.to_string()))?;
-    let store = Arc::new(durable::DurableFileSystem::new());
+    let written = Written::default();
+    let store = Arc::new(DurableFileSystem::new(written.clone()));
     let table = DeltaTableBuilder::from_url(url.clone())
         .map_err(|source| bad(source.to_string()))?
         .with_storage_backend(store, url)
         .build()
         .map_err(|source| bad(source.to_string()))?;
-    Ok((table, path))
+    Ok((table, path, written))
 }
 
 /// zstd-1 and delta-coded times: measured against the alternatives in the design's storage notes.

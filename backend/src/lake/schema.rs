@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    Array, ArrayRef, AsArray, BinaryBuilder, BooleanArray, Date32Array, Int32Array, Int64Array, RecordBatch,
-    StringArray, TimestampMicrosecondArray,
+    Array, ArrayRef, AsArray, BinaryBuilder, BooleanArray, Date32Array, Int32Array, Int64Array,
+    RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{
@@ -194,7 +194,8 @@ pub(super) fn rows(batch: &Batch, received_ms: u64) -> Result<RecordBatch, Schem
     let header = &batch.header;
     let records = &batch.records;
     let count = records.len();
-    let same_long = |value: u64| -> ArrayRef { Arc::new(Int64Array::from(vec![signed(value); count])) };
+    let same_long =
+        |value: u64| -> ArrayRef { Arc::new(Int64Array::from(vec![signed(value); count])) };
     let same_text = |value: &str| -> ArrayRef { Arc::new(StringArray::from(vec![value; count])) };
     let int = |pick: &dyn Fn(&Record) -> Option<u16>| -> ArrayRef {
         Arc::new(records.iter().map(|record| pick(record).map(i32::from)).collect::<Int32Array>())
@@ -267,11 +268,13 @@ fn addresses(records: &[Record], pick: impl Fn(&Record) -> IpAddr) -> ArrayRef {
 }
 
 /// An address as the lake holds it: 16 bytes, IPv4 as `::ffff:a.b.c.d`.
+#[must_use]
 pub fn address_bytes(ip: IpAddr) -> [u8; 16] {
     Address::from(ip).octets()
 }
 
 /// An address from the lake's 16 bytes; an IPv4-mapped one is shown as the IPv4 address it stands for.
+#[must_use]
 pub fn address_from_bytes(bytes: &[u8]) -> Option<IpAddr> {
     let octets: [u8; 16] = bytes.try_into().ok()?;
     let ip = Ipv6Addr::from(octets);
@@ -293,6 +296,7 @@ fn day(ms: u64) -> i32 {
 }
 
 /// How many days, and so how many files, a batch touches.
+#[must_use]
 pub fn days(batch: &Batch) -> usize {
     let mut days: Vec<i32> = batch.records.iter().map(|record| day(record.start_ms)).collect();
     days.sort_unstable();
@@ -301,6 +305,7 @@ pub fn days(batch: &Batch) -> usize {
 }
 
 /// Lower-case hexadecimal.
+#[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         for nibble in [byte >> 4, byte & 15] {
@@ -335,15 +340,23 @@ texts!(end_reason_text end_reason_from EndReason {
 });
 
 /// The records in rows of [`RECORD_COLUMNS`], whatever views or dictionaries the engine chose for them.
+///
+/// # Errors
+///
+/// Names the first value that is not one of a record.
 pub fn records(rows: &RecordBatch) -> Result<Vec<Record>, SchemaError> {
     let column = |name: &'static str| -> Result<ArrayRef, SchemaError> {
         let found = rows.column_by_name(name).ok_or_else(|| SchemaError::NoRecord {
             column: name,
             value: "is missing".to_owned(),
         })?;
-        let (_, kind, _) = COLUMNS.iter().find(|(known, _, _)| *known == name).ok_or_else(|| {
-            SchemaError::NoRecord { column: name, value: "is not a column of the table".to_owned() }
-        })?;
+        let (_, kind, _) =
+            COLUMNS.iter().find(|(known, _, _)| *known == name).ok_or_else(|| {
+                SchemaError::NoRecord {
+                    column: name,
+                    value: "is not a column of the table".to_owned(),
+                }
+            })?;
         Ok(cast(found, &kind.arrow())?)
     };
     let (start, end) = (column("start_time")?, column("end_time")?);
@@ -396,7 +409,19 @@ pub fn records(rows: &RecordBatch) -> Result<Vec<Record>, SchemaError> {
     Ok(records)
 }
 
-fn no_record(column: &'static str, value: impl ToString) -> SchemaError {
+/// When each of some rows was received, milliseconds since the Unix epoch.
+///
+/// # Errors
+///
+/// When the column is missing or holds a time before 1970.
+pub fn received_ms(rows: &RecordBatch) -> Result<Vec<u64>, SchemaError> {
+    const COLUMN: &str = "received_time";
+    let found = rows.column_by_name(COLUMN).ok_or_else(|| no_record(COLUMN, "is missing"))?;
+    let times = cast(found, &Kind::Time.arrow())?;
+    (0..rows.num_rows()).map(|row| milliseconds(&times, row, COLUMN)).collect()
+}
+
+fn no_record(column: &'static str, value: &(impl ToString + ?Sized)) -> SchemaError {
     SchemaError::NoRecord { column, value: value.to_string() }
 }
 
@@ -410,12 +435,12 @@ fn int<T: TryFrom<i32> + Default>(
         return Ok(T::default());
     }
     let value = array.as_primitive::<Int32Type>().value(row);
-    T::try_from(value).map_err(|_out_of_range| no_record(column, value))
+    T::try_from(value).map_err(|_out_of_range| no_record(column, &value))
 }
 
 fn milliseconds(array: &ArrayRef, row: usize, column: &'static str) -> Result<u64, SchemaError> {
     let value = array.as_primitive::<TimestampMicrosecondType>().value(row);
-    u64::try_from(value / 1000).map_err(|_negative| no_record(column, value))
+    u64::try_from(value / 1000).map_err(|_negative| no_record(column, &value))
 }
 
 fn address(
@@ -425,8 +450,9 @@ fn address(
     column: &'static str,
 ) -> Result<IpAddr, SchemaError> {
     let bytes = array.as_binary::<i32>().value(row);
-    let octets: [u8; 16] =
-        bytes.try_into().map_err(|_length| no_record(column, format!("of {} bytes", bytes.len())))?;
+    let octets: [u8; 16] = bytes
+        .try_into()
+        .map_err(|_length| no_record(column, &format!("of {} bytes", bytes.len())))?;
     if v4 {
         let [.., a, b, c, d] = octets;
         return Ok(IpAddr::V4(Ipv4Addr::new(a, b, c, d)));
@@ -437,7 +463,7 @@ fn address(
 fn direction(arrays: &[ArrayRef], row: usize) -> Result<Direction, SchemaError> {
     let long = |array: &ArrayRef, column| {
         let value = array.as_primitive::<Int64Type>().value(row);
-        u64::try_from(value).map_err(|_negative| no_record(column, value))
+        u64::try_from(value).map_err(|_negative| no_record(column, &value))
     };
     Ok(Direction {
         packets: long(&arrays[0], "packets")?,

@@ -13,12 +13,18 @@ use crate::lake::{Lake, LakeError, SessionLimits};
 
 pub use print::{Format, Printed};
 
+/// Longest query. The engine works on nested terms by recursion, so this bounds its stack.
+const SQL_BYTES_MAX: usize = 16 << 10;
+
 /// Why a query gave no rows, or not all.
 #[derive(Debug, Error)]
 pub enum QueryError {
     /// Not a query. Remedy: ask with SELECT; the lake is written by sensors only.
     #[error("only queries are allowed here: {0}")]
     Refused(String),
+    /// More text than a question needs. Remedy: fewer terms, for one with BETWEEN or a join.
+    #[error("the query has {0} bytes, allowed are {SQL_BYTES_MAX}")]
+    TooLong(usize),
     /// SQL that means nothing, or a failure while it ran.
     #[error("{}", .0.strip_backtrace())]
     Engine(Box<DataFusionError>),
@@ -48,6 +54,9 @@ pub struct Rows {
 ///
 /// Says why the text is no query, or what it got wrong.
 pub async fn start(lake: &Lake, limits: &SessionLimits, sql: &str) -> Result<Rows, QueryError> {
+    if sql.len() > SQL_BYTES_MAX {
+        return Err(QueryError::TooLong(sql.len()));
+    }
     let session = lake.session(limits).await?;
     functions::register(&session);
     let state = session.state();

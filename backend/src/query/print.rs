@@ -31,8 +31,8 @@ pub struct Printed {
     pub cut: bool,
 }
 
-fn output(error: impl ToString) -> QueryError {
-    QueryError::Output(error.to_string())
+fn output(error: impl Into<Box<dyn std::error::Error>>) -> QueryError {
+    QueryError::Output(error.into().to_string())
 }
 
 impl Rows {

@@ -19,7 +19,7 @@ const FINDINGS_SHOWN_MAX: usize = 20;
 /// Rows of the "top ten" tables.
 const TOP_MAX: usize = 10;
 /// Lines of the list to do first.
-const TODO_MAX: usize = 5;
+const STEPS_MAX: usize = 5;
 /// Below this share of the period, bringing the sensor back comes first.
 const OBSERVED_SHARE_MIN: f64 = 0.9;
 
@@ -173,8 +173,7 @@ fn summary(findings: &[&Finding], timeline: &Timeline, input: &ReportInput) -> V
     }
     let mut sentences = Vec::new();
     let (seen, attention) = (tally(findings, is_attack), tally(findings, needs_attention));
-    let hours = words::hours(observed_ms);
-    let hours = if hours == "1" { "the 1 hour".to_owned() } else { format!("the {hours} hours") };
+    let hours = format!("the {}", words::hours(observed_ms));
     if seen == 0 {
         sentences.push(format!("In {hours} that were observed, no sign of an attack was found."));
     } else if attention == 0 {
@@ -297,7 +296,7 @@ fn numbers(findings: &[&Finding], timeline: &Timeline) -> [Number; 3] {
         Number {
             value: words::percent(observed_ms, period_ms),
             label: "of the period observed".to_owned(),
-            note: format!("{} of {} hours", words::hours(observed_ms), words::hours(period_ms)),
+            note: words::of(observed_ms, period_ms),
         },
     ]
 }
@@ -345,7 +344,7 @@ fn todo(findings: &[&Finding], timeline: &Timeline, input: &ReportInput) -> Vec<
             ),
         });
     }
-    todo.truncate(TODO_MAX);
+    todo.truncate(STEPS_MAX);
     todo
 }
 

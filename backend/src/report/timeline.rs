@@ -86,9 +86,8 @@ impl Timeline {
             (_, 0) => "Nothing was observed. The rest of this report is empty for that reason, and for no other."
                 .to_owned(),
             _ => format!(
-                "{} of {} hours were observed ({}), by {}.",
-                words::hours(observed_ms),
-                words::hours(period_ms),
+                "{} were observed ({}), by {}.",
+                words::of(observed_ms, period_ms),
                 words::percent(observed_ms, period_ms),
                 if coverage.sensors_heard == coverage.sensors {
                     count(coverage.sensors, "sensor", "sensors")

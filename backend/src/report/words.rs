@@ -107,15 +107,27 @@ pub(super) fn duration(ms: u64) -> String {
     }
 }
 
-/// Hours with one place where that tells something.
+/// A length of time beside a whole one: hours with one place, or the exact time where hours say little.
 pub(super) fn hours(ms: u64) -> String {
-    let hours = real(ms) / 3_600_000.0;
-    match hours {
-        0.0 => "0".to_owned(),
-        0.0..0.05 => "less than 0.1".to_owned(),
-        _ if (hours - hours.round()).abs() < 0.05 => format!("{:.0}", hours.round()),
-        _ => format!("{hours:.1}"),
+    if (1..2 * 3_600_000).contains(&ms) {
+        return duration(ms);
     }
+    let hours = real(ms) / 3_600_000.0;
+    if (hours - hours.round()).abs() < 0.05 {
+        format!("{:.0} hours", hours.round())
+    } else {
+        format!("{hours:.1} hours")
+    }
+}
+
+/// A part of a length of time: `162 of 168 hours`.
+pub(super) fn of(part_ms: u64, whole_ms: u64) -> String {
+    let (part, whole) = (hours(part_ms), hours(whole_ms));
+    let part = match part.strip_suffix(" hours") {
+        Some(bare) if whole.ends_with(" hours") => bare,
+        _ => &part,
+    };
+    format!("{part} of {whole}")
 }
 
 /// A share in percent; never 100 % when something is missing, never 0 % when something is there.
@@ -127,7 +139,7 @@ pub(super) fn percent(part: u64, whole: u64) -> String {
     match () {
         () if part == 0 => "0 %".to_owned(),
         () if part >= whole => "100 %".to_owned(),
-        () if percent < 0.1 => "less than 0.1 %".to_owned(),
+        () if percent < 0.1 => "< 0.1 %".to_owned(),
         () if percent > 99.9 => "99.9 %".to_owned(),
         () if (1.0..=99.0).contains(&percent) => format!("{percent:.0} %"),
         () => format!("{percent:.1} %"),

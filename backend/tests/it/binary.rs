@@ -115,17 +115,23 @@ fn mistakes_are_told_with_exit_codes() -> Result<()> {
     assert!(String::from_utf8_lossy(&missing.stderr).contains("has no backend.toml"));
     assert_eq!(run(&["no-such-verb"], &data)?.status.code(), Some(2));
     let bad = run(&["init", "--address", "nowhere"], &data)?;
-    assert_eq!(bad.status.code(), Some(1));
+    assert_eq!(bad.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&bad.stderr).contains("\"nowhere\" is not a host and a port"));
+    std::fs::create_dir_all(data.join("lake/flows"))?;
+    let unfinished = init(&data, free_address()?)?;
+    assert_eq!(unfinished.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&unfinished.stderr).contains("remove it to start again"));
+    std::fs::remove_dir_all(&data)?;
 
     assert!(init(&data, free_address()?)?.status.success());
     let config = data.join("backend.toml");
     let text = std::fs::read_to_string(&config)? + "\n[surprise]\n";
     std::fs::write(&config, text)?;
     let unknown = run(&["serve"], &data)?;
-    assert_eq!(unknown.status.code(), Some(1));
+    assert_eq!(unknown.status.code(), Some(2));
     let told = String::from_utf8_lossy(&unknown.stderr).into_owned();
-    assert!(told.contains("backend.toml") && told.contains("surprise"), "{told}");
+    assert!(told.contains("backend.toml") && told.contains("unknown field `surprise`"), "{told}");
+    assert_eq!(told.matches("unknown field").count(), 1, "told once: {told}");
     Ok(())
 }
 
@@ -152,8 +158,11 @@ async fn kills_in_the_middle_lose_nothing_and_store_nothing_twice() -> Result<()
     // The sensor delivers all the while; the backend dies at whatever it does when some acks have come.
     let (sender, shutdown) = watch::channel(Shutdown::No);
     let (noted, mut note) = mpsc::unbounded_channel();
-    let options =
-        DeliverOptions { backoff_min_ms: 10, backoff_max_ms: 50, ..DeliverOptions::new(outbox.spool()) };
+    let options = DeliverOptions {
+        backoff_min_ms: 10,
+        backoff_max_ms: 50,
+        ..DeliverOptions::new(outbox.spool())
+    };
     let delivering = tokio::spawn(async move {
         let progress = move |event: DeliveryEvent| drop(noted.send(event));
         deliver(options, progress, shutdown).await
@@ -167,7 +176,7 @@ async fn kills_in_the_middle_lose_nothing_and_store_nothing_twice() -> Result<()
         served.take().context("it is served")?.kill()?;
         served = Some(Served::start(&data)?);
     }
-    sender.send(Shutdown::WhenEmpty { within: Duration::from_secs(120) })?;
+    sender.send(Shutdown::WhenEmpty { within: Duration::from_mins(2) })?;
     let totals = delivering.await??;
     assert_eq!(outbox.totals().batches_waiting, 0, "{totals:?}");
 

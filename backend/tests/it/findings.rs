@@ -4,8 +4,9 @@ use anyhow::Result;
 use backend::database::StoredFinding;
 use backend::lake::Received;
 use detect::Kind;
+use flow::Record;
 
-use crate::lab::{Lab, batch, connection, probe};
+use crate::lab::{Lab, NOON_MS, batch, connection, probe};
 
 async fn scans(lab: &Lab) -> Result<Vec<StoredFinding>> {
     let found = lab.database().await?.findings_between(Some("town-hall"), 0, u64::MAX).await?;
@@ -61,5 +62,49 @@ async fn what_was_stored_but_never_judged_is_judged_after_the_restart() -> Resul
     // And once more: nothing new.
     lab.start().await?.stop().await?;
     assert_eq!(scans(&lab).await?, found);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_ahead_hides_nothing_that_others_see() -> Result<()> {
+    let years_ahead = NOON_MS + 30 * 365 * 86_400_000;
+    let ahead = |n| Record { start_ms: years_ahead, end_ms: years_ahead, ..probe(n) };
+    let lab = Lab::new().await?;
+    let halves =
+        [[(0..8).map(probe).collect(), vec![ahead(100)]].concat(), (8..16).map(probe).collect()];
+    // Stored at the packets' own time, so that this machine's clock does not matter; never judged while it ran.
+    for (sequence, records) in (1..).zip(halves) {
+        let batch = batch(1, sequence, records);
+        let received = Received { batch, received_ms: NOON_MS + 1_000, bytes: 1 };
+        lab.folder.lake().await?.append(&[received]).await?;
+    }
+    lab.start().await?.stop().await?;
+    let found = scans(&lab).await?;
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].finding.records, 16);
+    assert!(found[0].finding.last_ms < NOON_MS + 60_000);
+
+    // Nor does it move the end of the report's period.
+    assert_eq!(lab.database().await?.newest_ms("town-hall").await?, Some(probe(15).end_ms));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_in_1970_hides_nothing_that_others_see() -> Result<()> {
+    let behind = |n| Record { start_ms: 5, end_ms: 9, ..probe(n) };
+    let lab = Lab::new().await?;
+    let running = lab.start().await?;
+    running.commit(batch(1, 1, [vec![behind(100)], (0..8).map(probe).collect()].concat())).await?;
+    running.kill().await;
+    let running = lab.start().await?;
+    running
+        .commit(batch(
+            1,
+            2,
+            (8..16).chain([101]).map(|n| if n == 101 { behind(n) } else { probe(n) }).collect(),
+        ))
+        .await?;
+    running.stop().await?;
+    assert!(scans(&lab).await?.iter().any(|stored| stored.finding.records >= 16));
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Acknowledged means durable, and nothing is stored twice, whatever fails in between.
 
 use anyhow::{Context, Result};
-use backend::lake::{Received, RECORD_COLUMNS, records};
+use backend::lake::{RECORD_COLUMNS, Received, records};
 use futures::future::join_all;
 use uplink::{Commit, CommitError, Intake};
 
@@ -40,7 +40,8 @@ async fn what_was_acknowledged_survives_a_kill_and_is_a_duplicate_after_it() -> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crash_between_commit_and_acknowledgement_stores_once_and_keeps_the_books() -> Result<()> {
+async fn a_crash_between_commit_and_acknowledgement_stores_once_and_keeps_the_books() -> Result<()>
+{
     let lab = Lab::new().await?;
     // The commit of the lake, and then nothing: no copy in the database, no answer to the sensor.
     let received = Received { batch: batch(1, 1, five(1)), received_ms: 1, bytes: 11 };
@@ -86,7 +87,10 @@ async fn when_the_disk_refuses_nothing_is_acknowledged_and_nothing_overtakes() -
     // A new session of the sensor asks first, and starts from the answer.
     assert_eq!(running.ingest.last_sequence(&sensor(), 1).await?, Some(1));
     for sequence in 2..=3 {
-        assert_eq!(running.commit(batch(1, sequence.into(), five(sequence))).await?, Commit::Stored);
+        assert_eq!(
+            running.commit(batch(1, sequence.into(), five(sequence))).await?,
+            Commit::Stored
+        );
     }
     running.stop().await?;
     assert_eq!(lab.rows().await?, (20, 20));

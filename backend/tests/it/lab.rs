@@ -136,7 +136,11 @@ pub(crate) fn batch(boot_epoch: u64, sequence: u64, records: Vec<Record>) -> Bat
         end_ms,
         sealed_ms: NOON_MS,
         records: u32::try_from(records.len()).expect("tests make small batches"),
-        books: Books { frames_seen: sequence * 100, packets_ip: sequence * 100, ..Books::default() },
+        books: Books {
+            frames_seen: sequence * 100,
+            packets_ip: sequence * 100,
+            ..Books::default()
+        },
         object_sha256: [0; 32],
         previous_blake3: [0; 32],
         sensor_version: "0.0.0-test".to_owned(),

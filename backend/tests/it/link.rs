@@ -12,8 +12,8 @@ use flow::Books;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use uplink::{
-    DeliverOptions, DeliveryTotals, EnrollError, EnrolmentCode, Outbox, OutboxOptions, Shutdown, deliver,
-    enroll,
+    DeliverOptions, DeliveryTotals, EnrollError, EnrolmentCode, Outbox, OutboxOptions, Shutdown,
+    deliver, enroll,
 };
 
 use crate::lab::{Lab, NOON_MS, connection, probe};
@@ -58,7 +58,7 @@ impl Serving {
     }
 
     async fn stop(self) -> Result<()> {
-        drop(self.stop.send(()));
+        self.stop.send(()).map_err(|()| anyhow::anyhow!("it stopped by itself"))?;
         self.task.await?
     }
 }
@@ -74,9 +74,11 @@ async fn code(lab: &Lab, address: SocketAddr, hash_to_forget: bool) -> Result<St
 }
 
 async fn deliver_all(outbox: &Outbox, address: SocketAddr) -> Result<DeliveryTotals> {
-    let options =
-        DeliverOptions { backend: Some(address.to_string()), ..DeliverOptions::new(outbox.spool()) };
-    let within = Duration::from_secs(60);
+    let options = DeliverOptions {
+        backend: Some(address.to_string()),
+        ..DeliverOptions::new(outbox.spool())
+    };
+    let within = Duration::from_mins(1);
     let (_sender, shutdown) = watch::channel(Shutdown::WhenEmpty { within });
     Ok(deliver(options, |_event| {}, shutdown).await?)
 }
@@ -105,7 +107,10 @@ async fn a_sensor_enrols_delivers_survives_a_restart_and_is_revoked() -> Result<
     assert_eq!(enrolled.member.as_str(), "town-hall");
     let again = tempfile::tempdir()?;
     let used = enroll(&good, again.path()).await;
-    assert!(matches!(used, Err(ref error) if !matches!(error, EnrollError::Unreachable { .. })), "{used:?}");
+    assert!(
+        matches!(used, Err(ref error) if !matches!(error, EnrollError::Unreachable { .. })),
+        "{used:?}"
+    );
 
     let mut outbox = outbox(state.path().to_owned())?;
     let books = Books { frames_seen: 9, packets_ip: 9, packets_in_flows: 9, ..Books::default() };
@@ -114,7 +119,10 @@ async fn a_sensor_enrols_delivers_survives_a_restart_and_is_revoked() -> Result<
         outbox.seal(&records, &books, NOON_MS)?;
     }
     let totals = deliver_all(&outbox, serving.address).await?;
-    assert_eq!((totals.batches_acked, totals.records_acked, totals.batches_duplicate), (20, 1_000, 0));
+    assert_eq!(
+        (totals.batches_acked, totals.records_acked, totals.batches_duplicate),
+        (20, 1_000, 0)
+    );
     assert_eq!(lab.rows().await?, (1_000, 1_000));
 
     // A second `serve` on the folder would store everything twice, so there is none.
@@ -128,7 +136,10 @@ async fn a_sensor_enrols_delivers_survives_a_restart_and_is_revoked() -> Result<
     let totals = deliver_all(&outbox, serving.address).await?;
     assert_eq!((totals.batches_acked, totals.records_acked), (1, 40));
     let status = Status::read(&lab.folder).await?;
-    assert_eq!((status.rows_stored, status.batches_stored, status.batches_duplicate), (1_040, 21, 0));
+    assert_eq!(
+        (status.rows_stored, status.batches_stored, status.batches_duplicate),
+        (1_040, 21, 0)
+    );
     let sensor = status.sensors.first().context("the sensor is listed")?;
     assert_eq!(sensor.last_sequence, Some(21));
     assert_eq!(sensor.books.map(|books| books.records_sealed), Some(1_040));

@@ -14,7 +14,12 @@ async fn filled() -> Result<Lab> {
     Ok(lab)
 }
 
-async fn ask(lab: &Lab, sql: &str, format: Format, limit: Option<usize>) -> Result<(String, Printed)> {
+async fn ask(
+    lab: &Lab,
+    sql: &str,
+    format: Format,
+    limit: Option<usize>,
+) -> Result<(String, Printed)> {
     let lake = lab.folder.lake().await?;
     let mut out = Vec::new();
     let rows = start(&lake, &lab.limits(), sql).await?;
@@ -82,8 +87,17 @@ async fn only_queries_run() -> Result<()> {
         }
     }
     assert!(!target.exists());
-    for wrong in ["", "SELECT", "SELECT * FROM '/etc/passwd'", "SELECT nope FROM flows", "SELECT 1; SELECT 2"] {
-        assert!(matches!(start(&lake, &lab.limits(), wrong).await, Err(QueryError::Engine(_))), "{wrong}");
+    for wrong in [
+        "",
+        "SELECT",
+        "SELECT * FROM '/etc/passwd'",
+        "SELECT nope FROM flows",
+        "SELECT 1; SELECT 2",
+    ] {
+        assert!(
+            matches!(start(&lake, &lab.limits(), wrong).await, Err(QueryError::Engine(_))),
+            "{wrong}"
+        );
     }
     assert_eq!(lab.rows().await?.0, 25);
     Ok(())
@@ -112,7 +126,50 @@ async fn days_are_partitions_and_look_ups_stay_right() -> Result<()> {
     running.commit(batch(1, 1, odd_records())).await?;
     running.stop().await?;
     assert_eq!(lab.number("SELECT count(*) FROM flows WHERE day = DATE '1970-01-01'").await?, 1);
-    let v6 = "SELECT count(*) FROM flows WHERE responder = ip_bin('2001:db8::2')";
-    assert_eq!(lab.number(v6).await?, 1);
+    let v6 = "SELECT count(*) AS n FROM flows WHERE responder = ip_bin('2001:db8::2')";
+    assert_eq!(ask(&lab, v6, Format::Csv, None).await?.0, "n\n1\n");
+    let nobody = "SELECT ip(NULL) AS who, ip_bin(NULL) AS what";
+    assert_eq!(ask(&lab, nobody, Format::Csv, None).await?.0, "who,what\n,\n");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_short_question_makes_a_value_of_any_size_it_likes() -> Result<()> {
+    let lab = filled().await?;
+    for sql in [
+        "SELECT repeat('x', 2000000000)",
+        "SELECT lpad('x', 2000000000, 'y')",
+        "SELECT range(0, 1000000000)",
+        "SELECT array_resize([1], 1000000000)",
+    ] {
+        let error = ask(&lab, sql, Format::Csv, None).await.expect_err(sql).to_string();
+        assert!(error.contains("Invalid function"), "{sql}: {error}");
+    }
+    let long = format!("SELECT 1{}", "+1".repeat(8_192));
+    let error = ask(&lab, &long, Format::Csv, None).await.expect_err("it is too long");
+    assert!(error.to_string().contains("16392 bytes, allowed are 16384"), "{error}");
+    // The table function gives its rows one after the other.
+    let (_, printed) =
+        ask(&lab, "SELECT * FROM generate_series(1, 1000000000)", Format::Csv, Some(3)).await?;
+    assert_eq!(printed, Printed { rows: 3, cut: true });
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_but_the_lake_can_be_read() -> Result<()> {
+    let lab = filled().await?;
+    let file = lab.path().join("backend.toml");
+    let path = file.display();
+    for sql in [
+        format!("SELECT * FROM '{path}'"),
+        format!("SELECT * FROM \"file://{path}\""),
+        format!("SELECT * FROM read_csv('{path}')"),
+        format!("SELECT * FROM read_parquet('{path}')"),
+        format!("CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION '{path}'"),
+        format!("COPY flows TO '{path}'"),
+        format!("EXPLAIN ANALYZE COPY flows TO '{path}'"),
+    ] {
+        assert!(ask(&lab, &sql, Format::Csv, None).await.is_err(), "{sql}");
+    }
     Ok(())
 }

@@ -36,7 +36,10 @@ async fn numbers_of_a_report_are_those_of_the_records() -> Result<()> {
     assert_eq!((target.attempts, target.sources, target.ports_answering), (71, 32, 1));
     let source = input.sources.first().expect("the scanner");
     assert_eq!(source.address, v4([203, 0, 113, 66]));
-    assert_eq!((source.attempts, source.targets, source.kinds.as_slice()), (40, 1, &[Kind::VerticalScan][..]));
+    assert_eq!(
+        (source.attempts, source.targets, source.kinds.as_slice()),
+        (40, 1, &[Kind::VerticalScan][..])
+    );
 
     let html = render(&input)?;
     assert!(html.contains("Town Hall") && html.contains("203.0.113.66"));

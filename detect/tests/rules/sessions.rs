@@ -58,8 +58,19 @@ fn a_session_without_a_try_is_a_check_of_the_port() {
     let mut records = tries(50, 1_000, 22, outside(1), own(1));
     for record in &mut records {
         record.from_initiator.tcp_flags = 0x13;
+        record.from_initiator.length_max = 78;
     }
     silent(&records);
+}
+
+#[test]
+fn a_stack_that_never_pushes_is_told_by_its_long_segments() {
+    let mut records = tries(12, 5_000, 22, outside(1), own(1));
+    for record in &mut records {
+        record.from_responder.tcp_flags = 0x13;
+        record.from_responder.length_max = 1_134;
+    }
+    assert_eq!(only(&records).kind, Kind::PasswordGuessing);
 }
 
 #[test]
@@ -136,6 +147,15 @@ fn two_steady_callers_are_two_beacons_of_one_id_each() {
     let second = only(&records);
     assert_eq!(first.id, second.id);
     assert_eq!((first.records, second.records), (200, 400));
+}
+
+#[test]
+fn a_beacon_that_goes_on_is_held_against_the_long_line() {
+    let records = calls(11_000, 2_000, 20);
+    let (short, long) = (only(&records[..1_000]), only(&records));
+    assert_eq!((short.rule.as_ref(), long.rule.as_ref()), ("beacon.short", "beacon.long"));
+    assert_eq!((short.id, long.window_ms), (long.id, 6 * 60 * MINUTE_MS));
+    assert_eq!((short.confidence, long.confidence), (Confidence::Low, Confidence::Medium));
 }
 
 #[test]

@@ -71,6 +71,18 @@ const AHEAD_MAX_MS: u64 = 10_000;
 /// Entries looked at to find one that has really been silent, before one is evicted anyway.
 const EVICTION_TRIES: u32 = 16;
 
+/// Observations looked up together; their cache misses overlap.
+const LOOKUPS_AT_ONCE: usize = 16;
+
+/// Where the flow of an observation was found, or [`NONE`], and what it was looked up by.
+#[derive(Clone, Copy, Default)]
+struct Found {
+    key: FlowKey,
+    reversed: bool,
+    hash: u64,
+    place: u32,
+}
+
 /// The table of open flows.
 pub struct Aggregator {
     settings: AggregatorSettings,
@@ -116,25 +128,61 @@ impl Aggregator {
 
     /// Counts packets of one direction of one flow. Gives a record only when the table is full.
     pub fn handle_observation(&mut self, seen: &Observation, emit: &mut dyn FnMut(Record)) {
+        let found = self.find(seen);
+        self.handle_found(seen, found, emit);
+    }
+
+    /// The same for many. All are looked up before the first is counted: a large table lies in slow
+    /// memory, and look-ups that do not wait for each other overlap there.
+    pub fn handle_observations(&mut self, seen: &[Observation], emit: &mut dyn FnMut(Record)) {
+        for some in seen.chunks(LOOKUPS_AT_ONCE) {
+            let mut all_found = [Found::default(); LOOKUPS_AT_ONCE];
+            for (found, seen) in all_found.iter_mut().zip(some) {
+                *found = self.find(seen);
+            }
+            for (found, seen) in all_found.iter().zip(some) {
+                self.handle_found(seen, *found, emit);
+            }
+        }
+    }
+
+    /// Looks up the flow of `seen`.
+    fn find(&self, seen: &Observation) -> Found {
+        let (key, reversed) = seen.key.with_domain(0).canonical();
+        let hash = hash_of(&self.hasher, &key, seen.vlans);
+        let place = self.places.find(hash, |&place| self.is_at(place, &key, seen.vlans)).copied();
+        Found { key, reversed, hash, place: place.unwrap_or(NONE) }
+    }
+
+    fn is_at(&self, place: u32, key: &FlowKey, vlans: Vlans) -> bool {
+        let entry = &self.entries[place as usize];
+        entry.key == *key && entry.vlans == vlans
+    }
+
+    /// Counts packets whose flow was looked up; other flows may have come and gone since.
+    fn handle_found(&mut self, seen: &Observation, found: Found, emit: &mut dyn FnMut(Record)) {
         debug_assert!(seen.packets > 0, "an observation is of at least one packet");
         self.totals.packets_in += seen.packets;
         self.totals.bytes_in += seen.bytes;
-        let (key, reversed) = seen.key.with_domain(0).canonical();
+        let Found { key, reversed, hash, mut place } = found;
         let now_ms = *self.now_ms.get_or_insert(seen.first_ms);
         let ahead_max_ms = now_ms.saturating_add(AHEAD_MAX_MS);
         let span_ms =
             (seen.first_ms.clamp(now_ms, ahead_max_ms), seen.last_ms.clamp(now_ms, ahead_max_ms));
 
-        let hash = hash_of(&self.hasher, &key, seen.vlans);
-        let entries = &self.entries;
-        let found = self.places.find(hash, |&place| {
-            let entry = &entries[place as usize];
-            entry.key == key && entry.vlans == seen.vlans
-        });
-        let place = match found {
-            Some(&place) if !entries[place as usize].closed => place,
-            Some(&place) => self.successor_of(place),
-            None => self.open(key, seen.vlans, hash, span_ms.1, emit),
+        let still_there = place != NONE
+            && self.entries[place as usize].list < DETACHED
+            && self.is_at(place, &key, seen.vlans);
+        if !still_there {
+            let again = self.places.find(hash, |&place| self.is_at(place, &key, seen.vlans));
+            place = again.copied().unwrap_or(NONE);
+        }
+        let place = if place == NONE {
+            self.open(key, seen.vlans, hash, span_ms.1, emit)
+        } else if self.entries[place as usize].closed {
+            self.successor_of(place)
+        } else {
+            place
         };
         let entry = &mut self.entries[place as usize];
         entry.handle(seen, reversed, span_ms);
@@ -355,12 +403,13 @@ impl Aggregator {
     }
 
     fn release(&mut self, place: u32) {
+        self.entries[place as usize].list = DETACHED;
         self.entries[place as usize].next = self.unused;
         self.unused = place;
     }
 }
 
-/// What `Entry::list` says of an entry that is in none: a successor.
+/// What `Entry::list` says of an entry that is in none: a successor, or an unused place.
 const DETACHED: u16 = u16::MAX;
 
 fn hash_of(hasher: &foldhash::fast::RandomState, key: &FlowKey, vlans: Vlans) -> u64 {

@@ -72,17 +72,27 @@ fn settings() -> impl Strategy<Value = AggregatorSettings> {
 
 /// Runs epochs whose observations count their times from the epoch's start.
 fn run(settings: AggregatorSettings, epochs: &[Vec<Observation>]) -> Vec<Record> {
+    run_as(settings, epochs, false)
+}
+
+fn run_as(settings: AggregatorSettings, epochs: &[Vec<Observation>], batched: bool) -> Vec<Record> {
     let mut records = Vec::new();
     let mut emit = |record| records.push(record);
     let mut aggregator = Aggregator::new(settings);
     let mut now_ms = START_MS;
     aggregator.advance(now_ms, &mut emit);
     for epoch in epochs {
-        for seen in epoch {
-            let mut seen = *seen;
+        let mut seen = epoch.clone();
+        for seen in &mut seen {
             seen.first_ms += now_ms;
             seen.last_ms += now_ms;
-            aggregator.handle_observation(&seen, &mut emit);
+        }
+        if batched {
+            aggregator.handle_observations(&seen, &mut emit);
+        } else {
+            for seen in &seen {
+                aggregator.handle_observation(seen, &mut emit);
+            }
         }
         now_ms += EPOCH_MS;
         aggregator.advance(now_ms, &mut emit);
@@ -144,6 +154,11 @@ proptest! {
     #[test]
     fn the_same_input_gives_the_same_output(settings in settings(), epochs in epochs()) {
         prop_assert_eq!(run(settings, &epochs), run(settings, &epochs));
+    }
+
+    #[test]
+    fn many_at_once_are_as_one_by_one(settings in settings(), epochs in epochs()) {
+        prop_assert_eq!(run_as(settings, &epochs, true), run_as(settings, &epochs, false));
     }
 
     /// A slot of many packets means the same as the packets themselves.

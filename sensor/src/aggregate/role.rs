@@ -123,8 +123,8 @@ pub(super) fn handshake(number: u8, initiator: &Side, responder: &Side) -> Hands
     let syn = initiator.opening & SYN != 0;
     let syn_ack = responder.opening & SYN_ACK != 0;
     if (syn || syn_ack) && initiator.flags_ever & tcp_flag::ACK != 0 {
-        // Whoever opens a connection acknowledges only what was accepted. So one half of the handshake
-        // may be missing here (lost, or that direction is not mirrored) and is proved by the other.
+        // Whoever opens a connection acknowledges only what was accepted. So one half of the
+        // handshake may be missing here (lost, or that direction is not mirrored): the other proves it.
         return Handshake::Established;
     }
     if syn_ack {

@@ -127,11 +127,11 @@ pub enum CaptureError {
     /// The system call that waits for the end of an epoch failed.
     #[error("cannot wait for the end of the epoch")]
     Barrier(#[source] io::Error),
-    /// The kernel's tick rate could not be recognised.
-    #[error("the kernel's tick counter agrees with no known tick rate (uptime {uptime_ms} ms)")]
+    /// The kernel's tick rate could not be recognised. Try again when the machine is less busy.
+    #[error("the kernel's tick lasts {measured_ns} ns, which is no known tick rate")]
     TickRate {
-        /// `CLOCK_MONOTONIC` at that moment.
-        uptime_ms: u64,
+        /// The length of a tick as measured; 0 when the counter was never seen to step.
+        measured_ns: u64,
     },
     /// `BPF_PROG_TEST_RUN` failed.
     #[error("a test run of program `{program}` with a frame of {bytes} bytes failed")]

@@ -45,7 +45,8 @@ impl KernelTestRun {
     }
 
     /// Gives the program the same frame `repeat` times, on the CPU this thread runs on; gives nanoseconds a
-    /// frame, as the kernel measured them. Frames longer than [`FRAME_BYTES_MAX`] go through the program for
+    /// frame, as the kernel measured them. More than once costs some milliseconds of preparation in the kernel.
+    /// Frames longer than [`FRAME_BYTES_MAX`] go through the program for
     /// frames in several buffers.
     ///
     /// # Errors

@@ -7,8 +7,8 @@ mod bounded;
 mod tests;
 
 use std::fmt::Write as _;
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -54,6 +54,9 @@ pub enum AttachBy {
     Generic,
 }
 
+/// Longest configuration file that is read: hundreds of times what all keys need.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
 /// Longest wait between two drains, milliseconds.
 pub type EpochMs = Bounded<10, 10_000>;
 /// A processor's number.
@@ -68,7 +71,7 @@ macro_rules! sections {
     )+) => {
         /// The sensor's configuration file.
         #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-        #[serde(deny_unknown_fields, default)]
+        #[serde(deny_unknown_fields, default, expecting = "sections")]
         pub struct Config {
             $( $(#[doc = $section_doc])+ pub $section: $Section, )+
         }
@@ -76,7 +79,7 @@ macro_rules! sections {
         $(
             $(#[doc = $section_doc])+
             #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-            #[serde(deny_unknown_fields, default)]
+            #[serde(deny_unknown_fields, default, expecting = "a section with keys")]
             pub struct $Section {
                 $( $(#[doc = $doc])+ pub $key: $Type, )+
             }
@@ -213,9 +216,22 @@ impl Config {
     /// # Errors
     /// When it cannot be read, or at its first unknown key or bad value.
     pub fn read(file: &Path) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(file)
-            .map_err(|source| ConfigError::Read { file: file.to_owned(), source })?;
-        Self::parse(&text, file)
+        let unreadable = |source| ConfigError::Read { file: file.to_owned(), source };
+        let mut bytes = Vec::new();
+        let opened = File::open(file).map_err(unreadable)?;
+        opened.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+        if bytes.len() as u64 > FILE_BYTES_MAX {
+            let told = format!("it has more than {FILE_BYTES_MAX} bytes");
+            return Err(unreadable(io::Error::other(told)));
+        }
+        let text = str::from_utf8(&bytes).map_err(|error| {
+            let (before, at) = bytes.split_at(error.valid_up_to());
+            let line = before.split(|byte| *byte == b'\n').count() - 1;
+            let message = format!("byte 0x{:02x} is not UTF-8 text", at.first().unwrap_or(&0));
+            let place = place(&String::from_utf8_lossy(&bytes), line);
+            ConfigError::Value { file: file.to_owned(), line: line + 1, place, message }
+        })?;
+        Self::parse(text, file)
     }
 
     /// Checks the text of a file; `file` is for the error.
@@ -223,7 +239,7 @@ impl Config {
     /// # Errors
     /// At the first unknown key or bad value.
     pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
-        toml::from_str(text).map_err(|error| {
+        let config: Self = toml::from_str(text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start.min(text.len()));
             let before = text.get(..at).unwrap_or_default();
             let line = before.matches('\n').count();
@@ -233,7 +249,40 @@ impl Config {
                 place: place(text, line),
                 message: error.message().trim_end().to_owned(),
             }
-        })
+        })?;
+        config.check(text, file)?;
+        Ok(config)
+    }
+
+    /// Refuses what has the right type and makes no sense.
+    fn check(&self, text: &str, file: &Path) -> Result<(), ConfigError> {
+        for (key, is_empty, allowed) in [
+            (
+                "kinds",
+                self.output.kinds.is_empty(),
+                "no output, expected at least one of `json`, `uplink`, `null`",
+            ),
+            (
+                "state_dir",
+                self.uplink.state_dir.as_os_str().is_empty(),
+                "empty, expected the path of a folder",
+            ),
+        ] {
+            if is_empty {
+                let names_it = |line: &str| {
+                    line.split_once('=').is_some_and(|(name, _)| name.trim().ends_with(key))
+                };
+                let line = text.lines().position(names_it).unwrap_or(0);
+                let (place, message) = (place(text, line), allowed.to_owned());
+                return Err(ConfigError::Value {
+                    file: file.to_owned(),
+                    line: line + 1,
+                    place,
+                    message,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// The aggregator's part.
@@ -255,11 +304,16 @@ fn place(text: &str, line: usize) -> String {
     let section = lines.iter().rev().find_map(|line| {
         line.trim().strip_prefix('[').map(|rest| rest.split(']').next().unwrap_or(rest).trim())
     });
+    // A list may go over several lines: the key stands on the first of them.
+    let is_key = |(key, _): &(&str, &str)| !key.trim().is_empty() && !key.trim().starts_with('#');
     let key = lines
-        .get(line)
-        .and_then(|line| line.split_once('='))
-        .map(|(key, _)| key.trim())
-        .filter(|key| !key.is_empty() && !key.starts_with('#'));
+        .iter()
+        .enumerate()
+        .rev()
+        .take_while(|(_, line)| !line.trim().starts_with('['))
+        .find_map(|(at, text)| text.split_once('=').filter(is_key).map(|pair| (at, pair)))
+        .filter(|(at, (_, value))| *at == line || value.trim().starts_with('['))
+        .map(|(_, (key, _))| key.trim());
     match (section, key) {
         (Some(section), Some(key)) => format!("key `{section}.{key}`"),
         (None, Some(key)) => format!("key `{key}`"),

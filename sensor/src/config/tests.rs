@@ -1,5 +1,6 @@
 //! The default file, and what a wrong file is told.
 
+use std::fs;
 use std::path::Path;
 
 use expect_test::{Expect, expect};
@@ -84,6 +85,48 @@ fn errors_name_file_line_key_and_range() {
 }
 
 #[test]
+fn errors_name_the_key_of_a_list_and_what_makes_no_sense() {
+    rejected(
+        "# outputs\n\n[output]\nkinds = [\n  \"json\",\n  \"foo\",\n]\n",
+        &expect![
+            "sensor.toml, line 6, key `output.kinds`: unknown variant `foo`, expected one of `json`, `uplink`, `null`"
+        ],
+    );
+    rejected(
+        "[output]\n\nkinds = []\n",
+        &expect![
+            "sensor.toml, line 3, key `output.kinds`: no output, expected at least one of `json`, `uplink`, `null`"
+        ],
+    );
+    rejected(
+        "[uplink]\nstate_dir = \"\"\n",
+        &expect![
+            "sensor.toml, line 2, key `uplink.state_dir`: empty, expected the path of a folder"
+        ],
+    );
+    rejected(
+        "capture = 3\n",
+        &expect![
+            "sensor.toml, line 1, key `capture`: invalid type: integer `3`, expected a section with keys"
+        ],
+    );
+}
+
+#[test]
+fn a_file_that_is_no_text_or_has_no_end_is_an_error() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("sensor.toml");
+    fs::write(&file, b"[capture]\n\nmode = \"\xff\"\n").expect("the folder takes a file");
+    let error = Config::read(&file).expect_err("not UTF-8").to_string();
+    let told = "sensor.toml, line 3, key `capture.mode`: byte 0xff is not UTF-8 text";
+    assert!(error.ends_with(told), "{error}");
+    let endless = Config::read(Path::new("/dev/zero")).expect_err("without an end");
+    let cause = std::error::Error::source(&endless).map(ToString::to_string);
+    assert_eq!(cause.as_deref(), Some("it has more than 1048576 bytes"));
+}
+
+#[test]
+#[expect(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
 fn default_file() {
     expect![[r##"
         # What is captured, and how the kernel's flow cache is emptied.
@@ -136,5 +179,6 @@ fn default_file() {
         # How long a stopping sensor waits for the backend's acknowledgements, milliseconds: 0 to
         # 600000. What is not acknowledged by then stays in the spool for the next start.
         shutdown_grace_ms = 10000
-    "##]].assert_eq(&Config::default().to_documented_toml());
+    "##]]
+    .assert_eq(&Config::default().to_documented_toml());
 }

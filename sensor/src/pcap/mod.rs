@@ -50,6 +50,9 @@ pub enum CaptureFileError {
         #[source]
         source: io::Error,
     },
+    /// There is no such file, or it may not be read.
+    #[error("cannot open the file")]
+    Open(#[source] io::Error),
     /// Empty file.
     #[error("the file is empty")]
     Empty,

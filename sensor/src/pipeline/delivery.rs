@@ -2,14 +2,17 @@
 //! without repeating itself, and counts what was acknowledged.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, select};
 use tokio::sync::watch;
 use uplink::{DeliverError, DeliverOptions, DeliveryEvent, Shutdown, SpoolHandle, deliver};
+
+/// After this long it is told that, and for what, the end of the sensor waits.
+const NOTICE_AFTER: Duration = Duration::from_secs(1);
 
 /// What the backend has answered so far, for this start of the sensor and for earlier ones.
 #[derive(Debug, Default)]
@@ -20,6 +23,14 @@ struct Answers {
     records_rejected: AtomicU64,
     /// The failure was told; the next ones are not, until it works again.
     failing: AtomicBool,
+    /// Why there is no connection; `None` while there is one, and before the first attempt ended.
+    trouble: Mutex<Option<String>>,
+}
+
+impl Answers {
+    fn set_trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
 }
 
 /// How long to wait for the backend when the sensor ends.
@@ -80,8 +91,10 @@ impl Delivery {
     pub(super) fn finish(self, patience: Patience, hurry: Option<&Receiver<()>>) -> Ended {
         let never = never();
         let hurry = hurry.unwrap_or(&never);
+        let backend = self.spool.identity().backend.clone();
         let start = Instant::now();
         let mut last_ack = start;
+        let mut notice = Some(start + NOTICE_AFTER);
         while self.spool.waiting().0 > 0 && !self.thread.is_finished() {
             let until = match patience {
                 Patience::Total(total) => start + total,
@@ -91,6 +104,14 @@ impl Delivery {
             if left.is_zero() {
                 break;
             }
+            if notice.is_some_and(|at| Instant::now() >= at) {
+                notice = None;
+                let (batches, records) = self.spool.waiting();
+                tracing::info!(
+                    "waiting for {backend} to acknowledge {records} records (batches: {batches})"
+                );
+            }
+            let left = notice.map_or(left, |at| left.min(at - Instant::now().min(at)));
             select! {
                 recv(self.acked) -> told => match told {
                     Ok(()) => last_ack = Instant::now(),
@@ -102,9 +123,11 @@ impl Delivery {
         }
         let (batches_waiting, records_waiting) = self.spool.waiting();
         if batches_waiting > 0 {
+            let trouble = self.answers.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+            let why = trouble.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
             tracing::warn!(
-                "{records_waiting} records in {batches_waiting} batches are not acknowledged; they stay in the \
-                 spool and go out at the next start"
+                "{records_waiting} records (batches: {batches_waiting}) are not acknowledged by \
+                 {backend}{why}; they stay in the spool and go out at the next start, or by `deliver`"
             );
         }
         let _no_receiver_left = self.shutdown.send(Shutdown::Now);
@@ -117,6 +140,7 @@ impl Delivery {
             records_acked: self.answers.records_acked.load(Ordering::Relaxed),
             records_acked_earlier: self.answers.records_acked_earlier.load(Ordering::Relaxed),
             records_rejected: self.answers.records_rejected.load(Ordering::Relaxed),
+            batches_waiting,
             records_waiting,
             fault,
         }
@@ -129,6 +153,7 @@ pub(super) struct Ended {
     pub(super) records_acked: u64,
     pub(super) records_acked_earlier: u64,
     pub(super) records_rejected: u64,
+    pub(super) batches_waiting: u64,
     pub(super) records_waiting: u64,
     pub(super) fault: Option<String>,
 }
@@ -148,9 +173,11 @@ fn handle_event(answers: &Answers, tell: &Sender<()>, event: &DeliveryEvent) {
         }
         DeliveryEvent::Connected { .. } => {
             answers.failing.store(false, Ordering::Relaxed);
+            answers.set_trouble(None);
             tracing::info!("{event}");
         }
-        DeliveryEvent::Unreachable { .. } | DeliveryEvent::Disconnected { .. } => {
+        DeliveryEvent::Unreachable { reason, .. } | DeliveryEvent::Disconnected { reason, .. } => {
+            answers.set_trouble(Some(reason.clone()));
             if answers.failing.swap(true, Ordering::Relaxed) {
                 tracing::debug!("{event}");
             } else {

@@ -228,10 +228,8 @@ impl Live {
             match message {
                 Message::Observations(mut chunk) => {
                     let outputs = &mut stage.outputs;
-                    for seen in &chunk {
-                        self.aggregator
-                            .handle_observation(seen, &mut |record| outputs.handle_record(record));
-                    }
+                    self.aggregator
+                        .handle_observations(&chunk, &mut |record| outputs.handle_record(record));
                     chunk.clear();
                     let _enough_spares = empties.try_send(chunk);
                 }

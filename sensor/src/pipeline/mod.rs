@@ -5,8 +5,10 @@
 //! run:     kernel cache ─ drain thread ─┐
 //!                                       ├─ aggregator ─ outputs ─ spool ─ delivery thread ─ backend
 //! replay:  capture files ───────────────┘
+//! deliver:                                                    spool ─ delivery thread ─ backend
 //! ```
 
+mod deliver;
 mod delivery;
 mod kernel;
 mod live;
@@ -29,6 +31,7 @@ use crate::sink::{JsonSink, NullSink, Outputs, SealingSettings, Sink, UplinkSink
 use crate::summary::Summary;
 use delivery::{Delivery, Ended, Patience};
 
+pub use deliver::{Delivered, deliver};
 pub use kernel::run;
 pub use live::{Counts, Source, SourceError, SourceFacts, run_source};
 pub use offline::replay;
@@ -64,7 +67,7 @@ pub struct Outcome {
 #[derive(Debug, Error)]
 pub enum PipelineError {
     /// Give `--interface NAME`, or set `capture.interfaces`.
-    #[error("no interface is given")]
+    #[error("no interface is given: use --interface NAME, or set capture.interfaces")]
     NoInterface,
     /// A file for output cannot be made.
     #[error("cannot create {}", file.display())]
@@ -160,6 +163,7 @@ impl Stage {
         fill(&mut self.summary, &self.outputs);
         let totals = self.outputs.totals();
         self.summary.records_lost = totals.records_lost;
+        self.summary.batches_quarantined = totals.batches_quarantined;
         self.summary.records_waiting = totals.records_waiting;
         self.summary.records_missed = self.outputs.records_missed();
         self.summary.output_failures = self.outputs.failures();
@@ -198,6 +202,7 @@ impl Stage {
                 records_rejected,
                 records_waiting,
                 fault,
+                batches_waiting: _,
             } = delivery.finish(patience, hurry);
             self.summary.records_acked = records_acked;
             self.summary.records_acked_earlier = records_acked_earlier;
@@ -209,9 +214,7 @@ impl Stage {
         if self.summary_failing {
             self.faults.push("the summary could not be written".to_owned());
         }
-        if self.outputs.failures() > 0 {
-            self.faults.push(format!("outputs failed {} times", self.outputs.failures()));
-        }
+        self.faults.extend(self.outputs.faults());
         let text = format!("{text_before}{}", self.summary.to_text());
         Outcome { summary: self.summary, faults: self.faults, text }
     }

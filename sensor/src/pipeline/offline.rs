@@ -55,6 +55,14 @@ pub fn replay(
     }
     stage.summary.finished = true;
     fill_summary(&mut stage, &replay, true);
+    let evicted = stage.summary.records_evicted;
+    if evicted > 0 {
+        // A mirror port cannot wait, and this is its daily bread; a capture can be read again.
+        stage.faults.push(format!(
+            "{evicted} records were given up because the spool was full and the backend did not \
+             take them"
+        ));
+    }
     Ok(stage.finish(Patience::SinceAck(grace), None, &frames_text(replay.counts())))
 }
 
@@ -92,8 +100,7 @@ impl Offline {
     }
 
     fn read_frames(&mut self, path: &PathBuf) -> Result<(), CaptureFileError> {
-        let source =
-            File::open(path).map_err(|source| CaptureFileError::Read { offset: 0, source })?;
+        let source = File::open(path).map_err(CaptureFileError::Open)?;
         let before = self.bar.as_ref().map_or(0, ProgressBar::position);
         let mut file = CaptureFile::open(source)?;
         let mut frames: u64 = 0;

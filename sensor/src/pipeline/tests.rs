@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use super::live::{Counts, Source, SourceError, SourceFacts, run_source};
 use super::{Options, PipelineError, replay};
 use crate::config::{Config, OutputKind};
+use crate::summary::Summary;
 
 /// An Ethernet frame with an IPv4 header and a TCP one.
 fn frame(host: u8, port: u16, flags: u8) -> Vec<u8> {
@@ -114,7 +115,7 @@ fn a_faulty_file_is_named_and_its_good_frames_are_kept() {
         faults.contains("cut.pcap: the file ends inside the packet record at byte 94"),
         "{faults}"
     );
-    assert!(faults.contains("missing.pcap: cannot read at byte 0"), "{faults}");
+    assert!(faults.contains("missing.pcap: cannot open the file: No such file"), "{faults}");
     assert_eq!(outcome.summary.files.len(), 3);
 }
 
@@ -123,9 +124,38 @@ fn a_full_disk_is_an_error_and_no_panic() {
     let (_folder, file) = prepared();
     let outcome = replay(&json_to("/dev/full".into()), &Options::default(), &[file])
         .expect("a replay can begin");
-    assert_eq!(outcome.faults, ["outputs failed 1 times"]);
+    assert_eq!(
+        outcome.faults,
+        ["output `json`: cannot write: No space left on device (os error 28)"]
+    );
     assert_eq!(outcome.summary.frames_seen, 302);
     assert!(outcome.summary.balanced, "the frames were counted all the same");
+}
+
+#[test]
+fn a_summary_never_takes_the_place_of_a_device_and_leaves_nothing_half_written() {
+    let (folder, file) = prepared();
+    let pipe = folder.path().join("pipe");
+    let kind = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, rustix::fs::Mode::RWXU, 0)
+        .expect("the folder takes a pipe");
+    let reader = fs::File::options().read(true).write(true).open(&pipe).expect("an own pipe");
+    let mut summary = Summary::default();
+    summary.write(&pipe).expect("a pipe takes a few bytes");
+    assert!(!pipe.metadata().expect("still there").is_file());
+    drop(reader);
+    let nowhere = folder.path().join("folder");
+    fs::create_dir(&nowhere).expect("the folder is writable");
+    summary.write(&nowhere).expect_err("a folder is no file");
+    let (link, behind) = (folder.path().join("link"), folder.path().join("behind"));
+    std::os::unix::fs::symlink(&behind, &link).expect("the folder is writable");
+    summary.write(&link).expect("the folder takes a file");
+    assert!(link.is_symlink() && read_summary(&behind)["balanced"] == false);
+    let out = folder.path().join("out");
+    replay(&json_to(out), &summary_to("/dev/null".into()), &[file]).expect("a replay can begin");
+    let names = fs::read_dir(folder.path()).expect("it is there").count();
+    assert_eq!(names, 6, "the capture, the records, the four from above, and nothing else");
+    assert!(!Path::new("/dev/null").metadata().expect("it is there").is_file());
 }
 
 #[test]

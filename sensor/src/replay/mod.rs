@@ -99,7 +99,12 @@ pub struct Replay {
     clock: ReplayClock,
     counts: FrameCounts,
     time_ms: u64,
+    /// Observations of the current epoch that the aggregator has not got yet.
+    pending: Vec<Observation>,
 }
+
+/// Observations handed over at once.
+const PENDING_MAX: usize = 64;
 
 impl Replay {
     /// A replay that ends an epoch every `epoch_ms` of the capture's time.
@@ -110,6 +115,7 @@ impl Replay {
             clock: ReplayClock::new(epoch_ms, settings.idle_timeout_ms),
             counts: FrameCounts::default(),
             time_ms: 0,
+            pending: Vec::with_capacity(PENDING_MAX),
         }
     }
 
@@ -119,7 +125,8 @@ impl Replay {
         &self.counts
     }
 
-    /// The books so far; what the outputs add to them is not known here.
+    /// The books so far. A few packets of the current epoch count as in the cache; what the outputs
+    /// add is not known here.
     #[must_use]
     pub fn books(&self) -> Books {
         let totals = self.aggregator.totals();
@@ -148,19 +155,26 @@ impl Replay {
     ) -> bool {
         self.time_ms = frame.time_ms.unwrap_or(self.time_ms);
         let tick = self.clock.handle_time(self.time_ms);
+        if tick != Tick::Same || self.pending.len() == PENDING_MAX {
+            self.flush(emit);
+        }
         match tick {
             Tick::Same => {}
             Tick::Epoch { now_ms } => self.aggregator.advance(now_ms, emit),
             Tick::Separate => self.aggregator.finish(emit),
         }
-        if let Some(seen) = self.counts.handle_frame(frame, self.time_ms) {
-            self.aggregator.handle_observation(&seen, emit);
-        }
+        self.pending.extend(self.counts.handle_frame(frame, self.time_ms));
         tick != Tick::Same
+    }
+
+    fn flush(&mut self, emit: &mut dyn FnMut(Record)) {
+        self.aggregator.handle_observations(&self.pending, emit);
+        self.pending.clear();
     }
 
     /// Ends all flows.
     pub fn finish(&mut self, emit: &mut dyn FnMut(Record)) {
+        self.flush(emit);
         self.aggregator.finish(emit);
     }
 }

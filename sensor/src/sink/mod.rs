@@ -41,6 +41,8 @@ pub struct SinkTotals {
     pub records_waiting: u64,
     /// Records that were never sealed because the spool could not be written.
     pub records_lost: u64,
+    /// Spool files that were found damaged, and moved aside.
+    pub batches_quarantined: u64,
 }
 
 /// Where records go.
@@ -81,6 +83,12 @@ pub trait Sink: Send {
         false
     }
 
+    /// Whether the fault of an earlier call lasts although this one gave no error, because it did
+    /// not try.
+    fn still_fails(&self) -> bool {
+        false
+    }
+
     /// Whether a source that can wait should wait, lest this output give records up.
     fn is_crowded(&self) -> bool {
         false
@@ -116,6 +124,8 @@ struct Output {
     /// It has failed for good.
     dead: bool,
     failures: u64,
+    /// What the latest failure was.
+    fault: Option<String>,
     records_missed: u64,
 }
 
@@ -138,6 +148,7 @@ impl Outputs {
                 failing: false,
                 dead: false,
                 failures: 0,
+                fault: None,
                 records_missed: 0,
             })
             .collect();
@@ -194,6 +205,7 @@ impl Outputs {
                 records_evicted: sum.records_evicted + one.records_evicted,
                 records_waiting: sum.records_waiting + one.records_waiting,
                 records_lost: sum.records_lost + one.records_lost,
+                batches_quarantined: sum.batches_quarantined + one.batches_quarantined,
             },
         )
     }
@@ -202,6 +214,15 @@ impl Outputs {
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.each_output.iter().map(|output| output.failures).sum()
+    }
+
+    /// What the latest failure of each output was, and how many there were.
+    pub fn faults(&self) -> impl Iterator<Item = String> {
+        self.each_output.iter().filter_map(|output| {
+            let fault = output.fault.as_ref()?;
+            let times = if output.failures == 1 { "" } else { ", not only once" };
+            Some(format!("{fault}{times}"))
+        })
     }
 
     /// Records that an output that has failed for good did not get, or got in part only.
@@ -250,15 +271,21 @@ impl Outputs {
     fn each(&mut self, mut act: impl FnMut(&mut dyn Sink) -> Result<(), SinkError>) {
         for output in self.each_output.iter_mut().filter(|output| !output.dead) {
             match act(output.sink.as_mut()) {
-                Ok(()) => output.failing = false,
+                Ok(()) if output.failing && !output.sink.still_fails() => {
+                    output.failing = false;
+                    tracing::info!("output `{}` works again", output.sink.name());
+                }
+                Ok(()) => {}
                 Err(error) => {
                     output.failures += 1;
                     output.dead = !output.sink.recovers();
+                    let cause = std::error::Error::source(&error)
+                        .map_or_else(String::new, |cause| format!(": {cause}"));
+                    let fault = format!("output `{}`: {error}{cause}", output.sink.name());
                     if !output.failing {
-                        let cause = std::error::Error::source(&error)
-                            .map_or_else(String::new, |cause| format!(": {cause}"));
-                        tracing::error!(output = output.sink.name(), "{error}{cause}");
+                        tracing::error!("{fault}");
                     }
+                    output.fault = Some(fault);
                     output.failing = true;
                 }
             }

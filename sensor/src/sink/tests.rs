@@ -129,6 +129,46 @@ impl Sink for Faulty {
     }
 }
 
+/// Fails at every seal; takes records in between without trying.
+struct FullDisk;
+
+impl Sink for FullDisk {
+    fn name(&self) -> &'static str {
+        "full"
+    }
+
+    fn handle_records(&mut self, _: &[Record], _: &Books, _: u64) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn advance(&mut self, _books: &Books, _now_ms: u64) -> Result<(), SinkError> {
+        Err(SinkError::Write(io::Error::from(io::ErrorKind::StorageFull)))
+    }
+
+    fn finish(&mut self, _books: &Books, _now_ms: u64) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn recovers(&self) -> bool {
+        true
+    }
+
+    fn still_fails(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_fault_that_lasts_is_told_once() {
+    let mut outputs = Outputs::new(vec![Box::new(FullDisk)]);
+    for now_ms in 1..=3 {
+        outputs.handle_record(record());
+        outputs.advance(&Books::default(), now_ms);
+        assert!(outputs.each_output[0].failing, "records taken unwritten do not end the fault");
+    }
+    assert_eq!(outputs.failures(), 3);
+}
+
 #[test]
 fn a_failing_output_is_counted_and_stops_no_other() {
     let (good, dead, shaky) = <(Arc<Mutex<Vec<usize>>>, Arc<Mutex<_>>, Arc<Mutex<_>>)>::default();

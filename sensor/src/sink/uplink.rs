@@ -10,6 +10,9 @@ use super::{Sink, SinkError, SinkTotals};
 /// Records held while the spool cannot be written: eight batches of the usual size.
 const PENDING_RECORDS_MAX: usize = 65_536;
 
+/// How often it is told that a full spool gives up records.
+const EVICTION_WARNING_PERIOD_MS: u64 = 60_000;
+
 /// When a batch is sealed.
 #[derive(Clone, Copy, Debug)]
 pub struct SealingSettings {
@@ -30,6 +33,8 @@ pub struct UplinkSink {
     waiting_since_ms: Option<u64>,
     failing: bool,
     records_lost: u64,
+    /// When it was last told that the spool gives up records.
+    eviction_warned_ms: Option<u64>,
 }
 
 impl UplinkSink {
@@ -43,14 +48,18 @@ impl UplinkSink {
             waiting_since_ms: None,
             failing: false,
             records_lost: 0,
+            eviction_warned_ms: None,
         }
     }
 
     fn seal(&mut self, books: &Books, now_ms: u64) -> Result<(), SinkError> {
         let count = self.pending.len().min(self.settings.batch_records_max);
         match self.outbox.seal(&self.pending[..count], books, now_ms) {
-            Ok(_sealed) => {
+            Ok(sealed) => {
                 self.failing = false;
+                if sealed.evicted_records > 0 {
+                    self.warn_of_eviction(now_ms);
+                }
                 self.pending.drain(..count);
                 self.waiting_since_ms = (!self.pending.is_empty()).then_some(now_ms);
                 Ok(())
@@ -59,6 +68,19 @@ impl UplinkSink {
                 self.failing = true;
                 Err(SinkError::Spool(Box::new(error)))
             }
+        }
+    }
+
+    fn warn_of_eviction(&mut self, now_ms: u64) {
+        let is_due = |at: u64| now_ms.abs_diff(at) >= EVICTION_WARNING_PERIOD_MS;
+        if self.eviction_warned_ms.is_none_or(is_due) {
+            self.eviction_warned_ms = Some(now_ms);
+            tracing::warn!(
+                "the spool is full ({} bytes): {} records so far were given up before the backend \
+                 had them",
+                self.settings.spool_bytes_max,
+                self.outbox.totals().records_evicted
+            );
         }
     }
 }
@@ -121,11 +143,16 @@ impl Sink for UplinkSink {
             records_evicted: totals.records_evicted,
             records_waiting: totals.records_waiting,
             records_lost: self.records_lost,
+            batches_quarantined: totals.recovery.batches_quarantined,
         }
     }
 
     fn recovers(&self) -> bool {
         true
+    }
+
+    fn still_fails(&self) -> bool {
+        self.failing
     }
 
     fn is_crowded(&self) -> bool {

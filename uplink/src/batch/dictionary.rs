@@ -12,6 +12,8 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+
 use crate::reader::{DecodeError, Reader, write_varint};
 
 /// The three streams of one column.
@@ -25,7 +27,8 @@ pub(super) struct Streams {
 pub(super) fn encode<const W: usize>(values: impl ExactSizeIterator<Item = [u8; W]>) -> Streams {
     // Values by their first occurrence, and how often each occurs.
     let count = values.len();
-    let mut numbers: HashMap<[u8; W], usize> = HashMap::with_capacity(count);
+    let mut numbers: HashMap<[u8; W], usize, RandomState> =
+        HashMap::with_capacity_and_hasher(count, RandomState::default());
     let mut distinct: Vec<([u8; W], u32)> = Vec::new();
     let mut column: Vec<usize> = Vec::with_capacity(count);
     for value in values {

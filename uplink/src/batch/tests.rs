@@ -108,18 +108,32 @@ fn a_flow_takes_few_bytes() {
     assert!(bytes <= 8192 * 15, "{bytes} bytes for 8192 flows");
 }
 
+/// Lines of 48 bytes: text, so that a change to the golden file can be read.
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.chunks(48).map(|bytes| super::hex(bytes) + "\n").collect()
+}
+
+fn from_hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    let byte = |pair: &[u8]| {
+        let pair = std::str::from_utf8(pair).expect("hexadecimal digits are ASCII");
+        u8::from_str_radix(pair, 16).expect("two hexadecimal digits")
+    };
+    digits.chunks(2).map(byte).collect()
+}
+
 /// The batch that version 1 must be able to read for ever. Written by `SPANWATCH_WRITE_GOLDEN=1 cargo test`.
 #[test]
 fn the_golden_batch_of_version_1_is_read() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/batch/golden-v1.batch");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/batch/golden-v1.hex");
     let mut records = extremes();
     records.extend(realistic(5, 200));
     let key = fixed_key();
     if std::env::var_os("SPANWATCH_WRITE_GOLDEN").is_some() {
         let bytes = seal(&header_for(&records), &records, &key).expect("right");
-        std::fs::write(path, bytes).expect("the source folder is writable");
+        std::fs::write(path, to_hex(&bytes)).expect("the source folder is writable");
     }
-    let bytes = std::fs::read(path).expect("the golden file is committed");
+    let bytes = from_hex(&std::fs::read_to_string(path).expect("the golden file is committed"));
     assert_eq!(verify(&bytes, &key.public_key()), Ok(()));
     let header = header_for(&records);
     assert_eq!(open(&bytes), Ok(Batch { header, records }));

@@ -7,7 +7,7 @@ use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::enrol::any_address;
+use crate::enrol::{any_address, refused_certificate};
 use crate::outbox::Shared;
 use crate::spool::{Key, read_bounded};
 use crate::tls::BACKEND_NAME;
@@ -72,6 +72,9 @@ async fn try_connect(
 /// Why a connection ended, without the wrapping: the backend's own words where it had some.
 pub(super) fn reason(error: &ConnectionError) -> String {
     match error {
+        error if refused_certificate(error) => {
+            format!("it does not have the key that this sensor was enrolled with: {error}")
+        }
         ConnectionError::ApplicationClosed(close) if !close.reason.is_empty() => {
             String::from_utf8_lossy(&close.reason).into_owned()
         }

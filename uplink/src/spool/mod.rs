@@ -135,7 +135,8 @@ impl Spool {
                     recovery.batches_found += 1;
                 }
                 Err(reason) => {
-                    tracing::warn!(file = %path.display(), reason, "spool file set aside");
+                    let (file, to) = (path.display(), self.quarantine.display());
+                    tracing::warn!(%file, reason, "damaged spool file moved to {to}");
                     set_aside(self.disk.as_ref(), &path, &self.quarantine)?;
                     recovery.batches_quarantined += 1;
                 }

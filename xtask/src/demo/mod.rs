@@ -34,6 +34,9 @@ pub(crate) struct Options {
     /// Replay this capture (pcap or pcapng) instead of making traffic.
     #[arg(long)]
     pcap: Option<PathBuf>,
+    /// Use the programs as they were last built.
+    #[arg(long)]
+    no_build: bool,
 }
 
 /// What all kinds of demo share.
@@ -58,8 +61,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             fs::canonicalize(path).with_context(|| format!("no capture {}", path.display()))
         })
         .transpose()?;
-    stage.say("Building (the first time takes about 15 minutes on two cores)");
-    shell::run(shell::cargo().args(["build", "--workspace", "--locked"]))?;
+    if !options.no_build {
+        stage.say("Building (the first time takes about 15 minutes on two cores)");
+        shell::run(shell::cargo().args(["build", "--workspace", "--locked"]))?;
+    }
 
     let out = prepare(&options.out)?;
     let demo = Demo { stage: &stage, interrupted: Interrupted::watch()?, data: out.join("data") };

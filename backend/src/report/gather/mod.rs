@@ -118,7 +118,9 @@ fn period(asked: Asked, newest_ms: u64) -> anyhow::Result<Period> {
     };
     ensure!(
         from_ms < to_ms,
-        "the period is empty: it starts at {from_ms} ms and ends at {to_ms} ms"
+        "the period is empty: it starts at {} and ends at {}",
+        timestamp(from_ms)?,
+        timestamp(to_ms)?
     );
     Ok(Period { name, from_ms, to_ms })
 }
@@ -193,7 +195,7 @@ async fn coverage(
         let [first, ..] = epoch else { continue };
         let Some(last) = epoch.last() else { continue };
         let before = database.batch_before(first).await?;
-        let before = before.map(|batch| batch.books).unwrap_or_else(start_of_epoch);
+        let before = before.map_or_else(start_of_epoch, |batch| batch.books);
         add_books(&mut coverage, &before, &last.books);
     }
     if batches.is_empty() {

@@ -41,7 +41,7 @@ fn a_busy_week_says_what_to_do() {
         "Check the login records of the targets of password guessing",
         "162 of 168 hours were observed (96 %), by 1 sensor.",
         "18 Nov 2026, 22:00 – 19 Nov 2026, 04:00 (6 h)",
-        "1,204 (less than 0.1 %)",
+        "1,204 (&#60; 0.1 %)",
         "flood.syn v1 · ATT&amp;CK T1498.001",
         "3,687 half-open connections/s Threshold 200 (window: 10 s)",
         "203.0.113.77 may be forged",
@@ -112,6 +112,20 @@ fn half_a_week_says_so_on_the_first_page() {
     let text = text(&page(&input));
     assert!(text.contains("The other 15 days of the period were not observed"), "{text}");
     assert!(text.contains("15 days of the period were not observed. "), "{text}");
+}
+
+#[test]
+fn a_few_minutes_are_told_as_minutes() {
+    let mut input = quiet();
+    let from_ms = input.period.from_ms + HOUR_MS;
+    input.coverage.observed = vec![Interval { from_ms, to_ms: from_ms + 476_024 }];
+    let text = text(&page(&input));
+    for expected in [
+        "In the 7 min 56 s that were observed, no sign of an attack was found.",
+        "&#60; 0.1 % of the period observed 7 min 56 s of 720 hours",
+    ] {
+        assert!(text.contains(expected), "{expected:?} is not in {text}");
+    }
 }
 
 #[test]

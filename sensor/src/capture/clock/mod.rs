@@ -11,12 +11,17 @@ use super::CaptureError;
 /// Tick rates a kernel can be built with, all architectures together.
 const TICK_RATES_HZ: [u32; 15] =
     [24, 32, 48, 64, 100, 128, 200, 250, 256, 300, 500, 512, 1000, 1024, 1200];
-/// The counter starts this long before it wraps, so that wrapping is always tested (`INITIAL_JIFFIES`).
-const WRAPS_AFTER_SECONDS: u32 = 300;
-/// By how many milliseconds counter and clock may disagree: the counter starts early in the boot.
-const DISAGREEMENT_MS: u64 = 2_000;
-/// Looks for an edge; each takes microseconds, and a tick is at most 42 ms.
-const LOOKS_MAX: u32 = 200_000;
+/// Ticks over which the rate is measured: 64 ms at 250 Hz.
+const TICKS_MEASURED: u32 = 16;
+/// An edge counts only when the look before it was at most this long ago: in between the thread may have slept.
+const LOOK_NS_MAX: u64 = 100_000;
+/// How far a measured tick may lie from that of a known rate, parts in a thousand; the closest two known rates
+/// are 23 apart.
+const DEVIATION_PERMILLE: u64 = 8;
+/// Measurements before giving up, for a machine on which the thread is put to sleep all the time.
+const ATTEMPTS: u32 = 32;
+/// Looks for one edge; each takes microseconds, and a tick is at most 42 ms.
+const LOOKS_MAX: u32 = 1_000_000;
 
 /// The relation of ticks to `CLOCK_MONOTONIC`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,44 +41,36 @@ pub(super) struct TickTime {
 }
 
 impl Ticks {
-    /// Looks at the counter until it steps. `read` gives the lower 32 bits of the counter.
+    /// Looks at the counter while it steps. `read` gives the lower 32 bits of the counter.
     pub(super) fn calibrate(
-        mut read: impl FnMut() -> Result<u32, CaptureError>,
+        read: impl FnMut() -> Result<u32, CaptureError>,
     ) -> Result<Self, CaptureError> {
-        let first = read()?;
-        for _ in 0..LOOKS_MAX {
-            let before_ns = monotonic_ns();
-            let count = read()?;
-            if count != first {
-                return Self::new(count, before_ns);
-            }
-        }
-        Err(CaptureError::TickRate { uptime_ms: monotonic_ns() / 1_000_000 })
+        Self::calibrate_by(monotonic_ns, read)
     }
 
-    /// The tick rate is the one at which the counter has counted from its known start to here.
-    fn new(edge: u32, edge_ns: u64) -> Result<Self, CaptureError> {
-        let disagreement = |rate_hz: u32| {
-            let start = 0_u32.wrapping_sub(WRAPS_AFTER_SECONDS * rate_hz);
-            let counted = edge.wrapping_sub(start);
-            let tick_ns = 1_000_000_000 / u64::from(rate_hz);
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "compared modulo 2^32, as the counter counts"
-            )]
-            let expected = (edge_ns / tick_ns) as u32;
-            let apart = counted.wrapping_sub(expected).cast_signed().unsigned_abs();
-            u64::from(apart) * tick_ns / 1_000_000
-        };
-        let best = TICK_RATES_HZ.into_iter().min_by_key(|rate_hz| disagreement(*rate_hz));
-        match best {
-            Some(rate_hz) if disagreement(rate_hz) <= DISAGREEMENT_MS => {
-                // Rounded as the kernel rounds it (TICK_NSEC).
-                let rate_hz = u64::from(rate_hz);
-                Ok(Self { tick_ns: (1_000_000_000 + rate_hz / 2) / rate_hz, edge, edge_ns })
+    fn calibrate_by(
+        mut now_ns: impl FnMut() -> u64,
+        mut read: impl FnMut() -> Result<u32, CaptureError>,
+    ) -> Result<Self, CaptureError> {
+        let mut measured_ns = 0;
+        for _ in 0..ATTEMPTS {
+            let Some((edge, edge_ns)) = next_edge(&mut now_ns, &mut read)? else { continue };
+            let mut ticks = 0;
+            let mut last_ns = edge_ns;
+            while ticks < TICKS_MEASURED {
+                let Some((count, count_ns)) = next_edge(&mut now_ns, &mut read)? else { break };
+                ticks = count.wrapping_sub(edge);
+                last_ns = count_ns;
             }
-            _ => Err(CaptureError::TickRate { uptime_ms: edge_ns / 1_000_000 }),
+            if ticks < TICKS_MEASURED {
+                continue;
+            }
+            measured_ns = last_ns.saturating_sub(edge_ns) / u64::from(ticks);
+            if let Some(tick_ns) = known_tick_ns(measured_ns) {
+                return Ok(Self { tick_ns, edge, edge_ns });
+            }
         }
+        Err(CaptureError::TickRate { measured_ns })
     }
 
     /// How long one tick lasts: the precision of a stamp.
@@ -103,6 +100,32 @@ impl TickTime {
         let unix_ns = stamp_ns + (self.unix_now_ns.cast_signed() - self.now_ns.cast_signed());
         u64::try_from(unix_ns / 1_000_000).unwrap_or(0)
     }
+}
+
+/// The tick of the known rate that a measured one belongs to, rounded as the kernel rounds it (`TICK_NSEC`).
+fn known_tick_ns(measured_ns: u64) -> Option<u64> {
+    TICK_RATES_HZ
+        .into_iter()
+        .map(|rate_hz| (1_000_000_000 + u64::from(rate_hz) / 2) / u64::from(rate_hz))
+        .find(|tick_ns| measured_ns.abs_diff(*tick_ns) * 1000 <= tick_ns * DEVIATION_PERMILLE)
+}
+
+/// The next step of the counter that was seen as it happened: the count, and the moment before.
+fn next_edge(
+    now_ns: &mut impl FnMut() -> u64,
+    read: &mut impl FnMut() -> Result<u32, CaptureError>,
+) -> Result<Option<(u32, u64)>, CaptureError> {
+    let mut last = read()?;
+    let mut last_ns = now_ns();
+    for _ in 0..LOOKS_MAX {
+        let count = read()?;
+        let count_ns = now_ns();
+        if count == last.wrapping_add(1) && count_ns.saturating_sub(last_ns) <= LOOK_NS_MAX {
+            return Ok(Some((count, last_ns)));
+        }
+        (last, last_ns) = (count, count_ns);
+    }
+    Ok(None)
 }
 
 fn monotonic_ns() -> u64 {

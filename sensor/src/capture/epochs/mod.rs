@@ -1,22 +1,24 @@
 //! The loaded object and its tables: flips the epoch, waits until no program writes the old half, and gives
 //! every slot of it. Knows nothing of interfaces.
 
-use std::collections::HashMap;
+mod stacks;
+mod totals;
 
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::util::{KernelVersion, nr_cpus, online_cpus};
 use aya::{Ebpf, EbpfLoader};
 use flow::kernel::{
-    COARSE_SLOTS, CoarseSlot, Control, Cpu, DOMAIN_UNKNOWN, Domain, NO_REGION, STACKS, Set,
-    not_ip_name,
+    COARSE_SLOTS, CoarseSlot, Control, Cpu, DOMAIN_UNKNOWN, NO_REGION, STACKS, Set, not_ip_name,
 };
-use flow::{FlowKey, Malformed, Observation, Slot, TcpSeen, Vlans};
+use flow::{Observation, Slot, TcpSeen};
 use rustix::thread::{MembarrierCommand, MembarrierQuery, membarrier, membarrier_query};
 
 use super::clock::{TickTime, Ticks};
 use super::error::system_error;
 use super::memory::Table;
 use super::{CaptureError, object};
+use stacks::Stacks;
+pub use totals::{DrainTotals, Folded, KernelCounters};
 
 /// The program whose test run reads the tick counter.
 const CLOCK: &str = "clock";
@@ -26,8 +28,6 @@ const CLOCK_FRAME: [u8; 14] = [0; 14];
 const KERNEL_NEEDED: (u8, u8, &str) = (5, 9, "5.9");
 /// A slot this many generations old gets a younger tag, long before its tag comes round again after 65,536.
 const TAG_AGE_MAX: u16 = 0x4000;
-/// First domain that user space gives to a stack of two tags; smaller ones are single tags.
-const STACK_DOMAINS: u16 = 4096;
 
 /// How large the kernel's tables are, for each CPU that is online at the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,60 +64,6 @@ impl TableSizes {
         }
         Ok(self)
     }
-}
-
-/// Packets that found no room in cache and log: exact totals for one destination, port and protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Folded {
-    /// Destination, destination port and protocol (the source is unspecified); `None` for the rest, which is
-    /// every packet that found no place even here.
-    pub key: Option<FlowKey>,
-    /// The VLAN tags of the key's domain; `None` where they are not known.
-    pub vlans: Option<Vlans>,
-    /// Packets.
-    pub packets: u64,
-    /// Layer-2 bytes.
-    pub bytes: u64,
-    /// TCP packets with SYN and without ACK.
-    pub syns: u64,
-    /// Time of the first and the last of them, milliseconds since the Unix epoch; `None` where it is not known.
-    pub times_ms: Option<(u64, u64)>,
-}
-
-/// What one drain gave.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DrainTotals {
-    /// Observations given.
-    pub observations: u64,
-    /// Those of them that had left the cache for the log before the epoch's end.
-    pub observations_logged: u64,
-    /// Packets in the observations.
-    pub packets: u64,
-    /// Layer-2 bytes in the observations.
-    pub bytes: u64,
-    /// Packets in `folded`.
-    pub packets_folded: u64,
-    /// Totals of the packets that are in no observation; bounded by the kernel's table.
-    pub folded: Vec<Folded>,
-}
-
-/// The kernel's counters since the start; each only grows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KernelCounters {
-    /// Frames that the program was given.
-    pub frames_seen: u64,
-    /// Frames with a usable IP header.
-    pub packets_ip: u64,
-    /// IP packets that were counted in coarse totals only.
-    pub packets_folded: u64,
-    /// Frames that carry something other than IP.
-    pub packets_not_ip: u64,
-    /// The same by what they carry, the names as in metrics; kinds that were not seen are left out.
-    pub not_ip: Vec<(&'static str, u64)>,
-    /// Frames that say they carry IP and are broken.
-    pub packets_malformed: u64,
-    /// The same by reason, in the order of [`Malformed::ALL`].
-    pub malformed: [u64; Malformed::ALL.len()],
 }
 
 /// The XDP object in the kernel, with its tables mapped here.
@@ -273,9 +219,8 @@ impl Epochs {
         const LOOKS: u32 = 64;
         let mut cpu = self.cpus.snapshot(row);
         for _ in 1..LOOKS {
-            let sorted = cpu.packets_ip
-                + cpu.malformed.iter().sum::<u64>()
-                + cpu.not_ip.iter().sum::<u64>();
+            let sorted =
+                cpu.packets_ip + cpu.malformed.iter().sum::<u64>() + cpu.not_ip.iter().sum::<u64>();
             if cpu.frames_seen == sorted {
                 break;
             }
@@ -399,47 +344,6 @@ impl Drain<'_> {
     fn fold(&mut self, folded: Folded) {
         self.totals.packets_folded += folded.packets;
         self.totals.folded.push(folded);
-    }
-}
-
-/// One number for each VLAN stack of two tags, whichever CPU saw it.
-struct Stacks {
-    numbers: HashMap<u64, u16>,
-    /// By region and place in the kernel's table: the number here, 0 until it is asked for.
-    by_place: Vec<u16>,
-}
-
-impl Stacks {
-    fn new(regions: u32) -> Self {
-        Self { numbers: HashMap::new(), by_place: vec![0; (regions * STACKS) as usize] }
-    }
-
-    /// The key in this process's domain, and the tags it stands for; `None` when they are not known.
-    fn number(
-        &mut self,
-        words: &Table<u64>,
-        region: u32,
-        key: FlowKey,
-    ) -> Option<(FlowKey, Vlans)> {
-        match Domain::from_number(key.domain()) {
-            Domain::Vlans(vlans) => Some((key, vlans)),
-            Domain::Unknown => None,
-            Domain::Stack(place) => {
-                let place = (region * STACKS + place) as usize;
-                // A place never changes once it is written, and it was written before the slot.
-                let word = words.snapshot(place);
-                let known = self.by_place.get_mut(place)?;
-                if *known == 0 {
-                    let next =
-                        u16::try_from(self.numbers.len()).ok()?.checked_add(STACK_DOMAINS)?;
-                    if next == DOMAIN_UNKNOWN {
-                        return None;
-                    }
-                    *known = *self.numbers.entry(word).or_insert(next);
-                }
-                Some((key.with_domain(*known), Domain::stack_from_word(word)))
-            }
-        }
     }
 }
 

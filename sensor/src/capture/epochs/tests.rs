@@ -38,7 +38,7 @@ fn a_slot_is_never_given_again_however_often_the_tags_come_round() {
 
 #[test]
 fn a_log_counts_only_for_the_generation_that_wrote_it() {
-    let cursor = 7_u64 << 32 | 40;
+    let cursor = (7_u64 << 32) + 40;
     assert_eq!(cursor_of(cursor, 7, 64), 40);
     assert_eq!(cursor_of(cursor, 9, 64), 0);
     assert_eq!(cursor_of(cursor, 7, 32), 32, "never beyond the table");

@@ -2,11 +2,15 @@
 
 use super::{GET_SMP_PROCESSOR_ID, OBJECT, ObjectError, check, sha256};
 
-/// Replaces the first place where `from` stands.
+/// Replaces every place where `from` stands.
 fn changed(from: &[u8], to: &[u8]) -> Vec<u8> {
     let mut object = OBJECT.to_vec();
-    let at = object.windows(from.len()).position(|bytes| bytes == from).expect("it stands there");
-    object.get_mut(at..at + to.len()).expect("inside").copy_from_slice(to);
+    let windows = OBJECT.windows(from.len()).enumerate();
+    let places: Vec<_> = windows.filter(|(_, bytes)| *bytes == from).map(|(at, _)| at).collect();
+    assert!(!places.is_empty(), "it stands there");
+    for at in places {
+        object.get_mut(at..at + to.len()).expect("inside").copy_from_slice(to);
+    }
     object
 }
 

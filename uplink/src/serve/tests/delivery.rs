@@ -11,7 +11,7 @@ use super::vault::{Backend, Vault, new_code};
 use crate::test_records::realistic;
 use crate::{
     BatchId, DeliverOptions, DeliveryEvent, DeliveryTotals, Outbox, OutboxOptions, Shutdown,
-    deliver, enroll, open, verify,
+    SpoolHandle, deliver, enroll, open, verify,
 };
 
 const RECORDS: usize = 50;
@@ -60,7 +60,11 @@ struct Delivery {
 
 impl Delivery {
     fn start(outbox: &Outbox, adjust: impl FnOnce(&mut DeliverOptions)) -> Self {
-        let mut options = DeliverOptions::new(outbox.spool());
+        Self::start_on(outbox.spool(), adjust)
+    }
+
+    fn start_on(spool: SpoolHandle, adjust: impl FnOnce(&mut DeliverOptions)) -> Self {
+        let mut options = DeliverOptions::new(spool);
         options.seed = Some(1);
         options.backoff_min_ms = 1;
         options.backoff_max_ms = 20;
@@ -199,6 +203,27 @@ async fn a_sensor_that_starts_again_delivers_what_it_had_spooled() {
     let delivery = Delivery::start(&outbox, |_| {});
     delivery.end(Shutdown::WhenEmpty { within: LONG }).await;
     assert_all_stored(&vault, &ids);
+    backend.end();
+}
+
+#[tokio::test]
+async fn a_spool_is_delivered_without_an_outbox() {
+    let dir = folder();
+    let vault = Arc::new(Vault::default());
+    let backend = Backend::start(&dir.path().join("ca"), &vault, None, |_| {});
+    let mut outbox = enrolled_outbox(dir.path(), &vault, &backend).await;
+    let ids = seal(&mut outbox, 10);
+    drop(outbox);
+    let state = dir.path().join("state");
+    let epoch = std::fs::read(state.join("boot_epoch")).expect("the outbox made it");
+    // As on a full disk: no new file can be made.
+    std::fs::create_dir(state.join("boot_epoch.new")).expect("the folder is writable");
+    let (spool, recovery) = SpoolHandle::open(&state).expect("nothing needs to be written");
+    assert_eq!((recovery.batches_found, spool.waiting()), (10, (10, 10 * RECORDS as u64)));
+    let delivery = Delivery::start_on(spool, |_| {});
+    delivery.end(Shutdown::WhenEmpty { within: LONG }).await;
+    assert_all_stored(&vault, &ids);
+    assert_eq!(std::fs::read(state.join("boot_epoch")).expect("still there"), epoch);
     backend.end();
 }
 

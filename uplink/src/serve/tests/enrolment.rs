@@ -126,8 +126,19 @@ async fn a_state_folder_that_is_in_use_or_open_to_others_is_refused() {
         unreachable!("its text was checked before")
     };
     assert_eq!(mode, 0o640);
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("own file");
+    for mode in [0o720, 0o777] {
+        std::fs::set_permissions(&state, std::fs::Permissions::from_mode(mode))
+            .expect("own folder");
+        let error = crate::Outbox::open(options.clone()).expect_err("others may change the folder");
+        let told = format!("has mode {mode:04o}; others may use it, wanted is 0700");
+        assert!(error.to_string().ends_with(&told), "{error}");
+    }
+    std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o755)).expect("own folder");
+    crate::Outbox::open(options.clone()).expect("others may look into the folder");
     let nobody = crate::OutboxOptions { state_dir: dir.path().join("empty"), ..options };
     let error = crate::Outbox::open(nobody).expect_err("nobody has enrolled there");
-    assert!(error.to_string().ends_with("this sensor is not enrolled"), "{error}");
+    assert!(error.to_string().contains("this sensor is not enrolled"), "{error}");
+    assert!(!dir.path().join("empty").exists(), "only an enrolment makes a folder");
     backend.end();
 }

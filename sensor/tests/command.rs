@@ -1,0 +1,54 @@
+//! The program as a person meets it: exit codes, and errors in one line that say what to do.
+
+use std::fs;
+use std::process::Command;
+
+/// Exit code, standard output, and standard error of the program.
+fn sensor(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_spanwatch-sensor"))
+        .args(arguments)
+        .output()
+        .expect("the program was built for this test");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("the program writes text");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn what_cannot_be_used_is_exit_code_2() {
+    for (arguments, told) in [
+        (&["run"][..], "error: no interface is given: use --interface NAME, or set "),
+        (&["run", "--check-config"], "error: no interface is given: use --interface NAME"),
+        (
+            &["replay", "x.pcap", "--output", "null", "--out", "x.json"],
+            "error: --out is the file of --output json, which is not among the outputs",
+        ),
+        (&["deliver", "--within-ms", "soon"], "error: invalid value 'soon' for '--within-ms <MS>'"),
+        (&["--check-config", "--config", "/dev/null/x"], "error: cannot read the configuration "),
+    ] {
+        let (code, _, error) = sensor(arguments);
+        assert_eq!(code, Some(2), "{arguments:?}: {error}");
+        assert!(error.starts_with(told), "{arguments:?}: {error}");
+    }
+    let (code, out, _) = sensor(&["replay", "x.pcap", "--check-config"]);
+    assert_eq!((code, out.as_str()), (Some(0), "the configuration can be used\n"));
+}
+
+#[test]
+fn what_fails_is_exit_code_1_and_says_its_cause_once() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let state = folder.path().join("state");
+    let at = state.display().to_string();
+    let (code, _, error) = sensor(&["deliver", "--state-dir", &at]);
+    assert_eq!(code, Some(1));
+    assert!(error.contains("this sensor is not enrolled; use `enroll`"), "{error}");
+    assert!(!state.exists(), "a mistyped folder is not made");
+
+    // A file stands where the folder should be.
+    fs::write(&state, "").expect("the folder takes a file");
+    let (code, _, error) = sensor(&["enroll", "SW1-00000", "--state-dir", &at]);
+    assert_eq!(code, Some(1));
+    assert!(error.contains("the enrolment code is incomplete or too long"), "{error}");
+    let (code, _, error) = sensor(&["deliver", "--state-dir", &at]);
+    assert_eq!(code, Some(1));
+    assert_eq!(error.matches("(os error").count(), 1, "{error}");
+}
