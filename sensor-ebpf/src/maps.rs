@@ -4,7 +4,7 @@
 
 use aya_ebpf::{Global, macros::map, maps::Array};
 use flow::{
-    Slot,
+    FragmentSlot, Outer, Slot, Walk,
     kernel::{CoarseSlot, Control, Cpu, MMAPABLE, Set},
 };
 
@@ -15,6 +15,10 @@ pub(crate) static CONTROL: Array<Control> = Array::with_max_entries(1, MMAPABLE)
 /// Counters and cursors, by CPU number.
 #[map]
 pub(crate) static CPUS: Array<Cpu> = Array::with_max_entries(1, MMAPABLE);
+
+/// Where each CPU's parser is, by CPU number.
+#[map]
+pub(crate) static WALKS: Array<Walk> = Array::with_max_entries(1, MMAPABLE);
 
 /// The cache: regions × 2 epochs × `SETS_PER_EPOCH`.
 #[map]
@@ -28,9 +32,13 @@ pub(crate) static LOG: Array<Slot> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 pub(crate) static COARSE: Array<CoarseSlot> = Array::with_max_entries(1, MMAPABLE);
 
-/// VLAN stacks of two tags: regions × `STACKS`.
+/// Outer identities that have a number: regions × `OUTERS`.
 #[map]
-pub(crate) static STACK_WORDS: Array<u64> = Array::with_max_entries(1, MMAPABLE);
+pub(crate) static OUTER_IDENTITIES: Array<Outer> = Array::with_max_entries(1, MMAPABLE);
+
+/// First fragments, whose ports the later ones lack: regions × `FRAGMENTS`.
+#[map]
+pub(crate) static FIRST_FRAGMENTS: Array<FragmentSlot> = Array::with_max_entries(1, MMAPABLE);
 
 /// Sets of one region and epoch; a power of two.
 #[unsafe(no_mangle)]

@@ -1,20 +1,19 @@
 //! Takes a frame's bytes; gives the key of its flow and what the packet adds to it, or why there is none.
-//! The same source is compiled into the XDP program and into user space. Reads link, network and transport
+//! The same source is compiled into the XDP program and into user space. Reads link, network, tunnel and transport
 //! headers only; never looks behind them.
 //!
-//! The plain case, Ethernet with IPv4 or IPv6 and TCP or UDP, takes few and constant-size reads; everything
-//! else (tags, options, extension headers, fragments) is a bounded, slower branch.
+//! The plain case, Ethernet with IPv4 or IPv6 and TCP or UDP, is [`parse_plain`]: few reads of constant size at
+//! constant places. Everything else (tags, labels, tunnels, options, extension headers, fragments) is a
+//! [`Walk`], which goes from header to header, a bounded number of steps.
 
-#[cfg(not(target_arch = "bpf"))]
-use serde::{Deserialize, Serialize};
+mod ip;
+mod transport;
+mod tunnel;
+mod walk;
 
-use crate::{Address, FlowKey, Frame, Kind, protocol};
+use crate::{Address, FlowKey, Fragment, Frame, Kind, Outer, protocol};
 
-/// VLAN tags on a frame, outermost first, by VLAN identifier (1 to 4094); 0 where there is no such tag. A
-/// priority tag (identifier 0) counts as no tag, as IEEE 802.1Q has it. Of a deeper stack the outer two are kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[cfg_attr(not(target_arch = "bpf"), derive(Serialize, Deserialize))]
-pub struct Vlans(pub [u16; 2]);
+pub use walk::{Walk, Walked};
 
 /// What a frame begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,17 +29,58 @@ pub enum LinkLayer {
     },
 }
 
-/// One IP packet: its flow and what it adds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What else is to be told of a packet; a set of bits because it crosses the kernel boundary.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(transparent)]
+pub struct Notes(pub u8);
+
+impl Notes {
+    /// It carries a tunnel that could not be entered (cut, broken, or not IP inside): the flow is the carrier's.
+    pub const TUNNEL_CLOSED: Self = Self(1);
+    /// It carries more tunnels inside one another than are entered: the flow is that of the last carrier.
+    pub const TUNNEL_TOO_DEEP: Self = Self(2);
+    /// It had more VLAN tags than are kept.
+    pub const VLANS_LEFT_OUT: Self = Self(4);
+    /// Names of the bits, lowest first, as metrics and summaries use them.
+    pub const NAMES: [&'static str; 3] = ["tunnel_closed", "tunnel_too_deep", "vlans_left_out"];
+
+    /// Both sets of bits.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether all bits of `other` are set.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// One IP packet, the innermost that could be reached: its flow and what it adds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Packet {
-    /// The flow, in domain 0: the caller interns [`Packet::vlans`].
+    /// The flow, in domain 0: the caller interns [`Packet::outer`].
     pub key: FlowKey,
-    /// VLAN tags that the frame carried.
-    pub vlans: Vlans,
+    /// What the packet was carried in.
+    pub outer: Outer,
     /// TCP flags; 0 where the protocol is not TCP or the header is cut before them.
     pub tcp_flags: u8,
     /// TTL or hop limit.
     pub ttl: u8,
+    /// What else is to be told.
+    pub notes: Notes,
+    /// Whether it is a piece of a datagram.
+    pub fragment: Fragment,
+    /// Offset of its IP header in the frame, bytes.
+    pub network_offset: usize,
+    /// Offset of its transport header in the frame, bytes; 0 in a later fragment.
+    pub transport_offset: usize,
+    /// How long the frame is at least, as the outermost IP header says, bytes; 0 where that does not tell. A frame
+    /// that is shorter was cut on its way here.
+    pub length_told: usize,
 }
 
 /// Why a frame that says it carries IP could not be counted as a flow.
@@ -93,265 +133,115 @@ pub enum Parsed {
     Malformed(Malformed),
 }
 
+/// EtherTypes that have a meaning here (IANA, IEEE 802).
+mod ethertype {
+    pub(super) const IPV4: u16 = 0x0800;
+    pub(super) const IPV6: u16 = 0x86dd;
+    pub(super) const MPLS: u16 = 0x8847;
+    pub(super) const MPLS_MULTICAST: u16 = 0x8848;
+    pub(super) const PPPOE_SESSION: u16 = 0x8864;
+    /// PPP as GRE carries it.
+    pub(super) const PPP: u16 = 0x880b;
+    /// A whole Ethernet frame, as GRE and Geneve carry it.
+    pub(super) const ETHERNET: u16 = 0x6558;
+    /// Tag protocol identifiers: 802.1Q, 802.1ad, and the one used before 802.1ad was agreed.
+    pub(super) const TAGS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
+}
+
 const ETHERTYPE_OFFSET: usize = 12;
 const ETHERNET_HEADER: usize = 14;
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
-/// Tag protocol identifiers: 802.1Q, 802.1ad, and the one used before 802.1ad was agreed.
-const TAGS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
-/// Tags walked; a frame with more counts as not IP under the EtherType of the next tag.
-const TAGS_MAX: usize = 4;
-/// IPv6 extension headers walked; a packet with more is a flow without ports.
-const EXTENSIONS_MAX: usize = 6;
 
 /// Parses one frame.
 #[inline(always)]
 pub fn parse<F: Frame + ?Sized>(frame: &F, link: LinkLayer) -> Parsed {
-    let (offset, ethertype) = match link {
-        LinkLayer::Ethernet => match frame.bytes::<2>(ETHERTYPE_OFFSET) {
-            Some(ethertype) => (ETHERNET_HEADER, u16::from_be_bytes(ethertype)),
-            None => return Parsed::Malformed(Malformed::LinkHeaderCut),
-        },
-        LinkLayer::Network { offset, ethertype } => (offset, ethertype),
-    };
-    match ethertype {
-        ETHERTYPE_IPV4 => ipv4(frame, offset, Vlans::default()),
-        ETHERTYPE_IPV6 => ipv6(frame, offset, Vlans::default()),
-        other if TAGS.contains(&other) => tagged(frame, offset, other),
-        other => Parsed::NotIp(other),
+    if link == LinkLayer::Ethernet
+        && let Some(packet) = parse_plain(frame)
+    {
+        return Parsed::Ip(packet);
+    }
+    let mut walk = Walk::default();
+    match walk.run(frame, link) {
+        Walked::Ip => Parsed::Ip(walk.packet()),
+        Walked::NotIp(ethertype) => Parsed::NotIp(ethertype),
+        Walked::Malformed(reason) => Parsed::Malformed(reason),
     }
 }
 
-/// Walks VLAN tags, then parses what is behind them.
+/// Parses an Ethernet frame of the plain case: no tag, no option, no extension header, no fragment, no tunnel, TCP or
+/// UDP. `None` for any other frame, whatever is the matter with it.
 #[inline(always)]
-fn tagged<F: Frame + ?Sized>(frame: &F, mut offset: usize, mut ethertype: u16) -> Parsed {
-    let mut vlans = Vlans::default();
-    let mut kept = 0;
-    for _ in 0..TAGS_MAX {
-        if !TAGS.contains(&ethertype) {
-            break;
-        }
-        let Some([tci_high, tci_low, next_high, next_low]) = frame.bytes::<4>(offset) else {
-            return Parsed::Malformed(Malformed::LinkHeaderCut);
-        };
-        let identifier = u16::from_be_bytes([tci_high & 0x0f, tci_low]);
-        if identifier != 0 {
-            if kept == 0 {
-                vlans.0[0] = identifier;
-            } else if kept == 1 {
-                vlans.0[1] = identifier;
-            }
-            kept += 1;
-        }
-        ethertype = u16::from_be_bytes([next_high, next_low]);
-        offset += 4;
-    }
-    match ethertype {
-        ETHERTYPE_IPV4 => ipv4(frame, offset, vlans),
-        ETHERTYPE_IPV6 => ipv6(frame, offset, vlans),
-        other => Parsed::NotIp(other),
+pub fn parse_plain<F: Frame + ?Sized>(frame: &F) -> Option<Packet> {
+    let [high, low] = frame.bytes::<2>(ETHERTYPE_OFFSET)?;
+    match u16::from_be_bytes([high, low]) {
+        ethertype::IPV4 => plain_ipv4(frame),
+        ethertype::IPV6 => plain_ipv6(frame),
+        _ => None,
     }
 }
 
 #[inline(always)]
-fn ipv4<F: Frame + ?Sized>(frame: &F, offset: usize, vlans: Vlans) -> Parsed {
-    let Some(header) = frame.bytes::<20>(offset) else {
-        return Parsed::Malformed(Malformed::IpHeaderCut);
-    };
-    if header[0] >> 4 != 4 {
-        return Parsed::Malformed(Malformed::IpVersion);
-    }
-    let header_length = usize::from(header[0] & 0x0f) * 4;
-    if header_length < 20 {
-        return Parsed::Malformed(Malformed::IpHeaderLength);
-    }
-    // A total length of 0 is what segmentation offload leaves in a frame longer than the field can say.
+fn plain_ipv4<F: Frame + ?Sized>(frame: &F) -> Option<Packet> {
+    const TRANSPORT: usize = ETHERNET_HEADER + 20;
+    let header = frame.bytes::<20>(ETHERNET_HEADER)?;
     let total_length = usize::from(u16::from_be_bytes([header[2], header[3]]));
-    if total_length != 0 && total_length < header_length {
-        return Parsed::Malformed(Malformed::IpTotalLength);
+    let is_fragment = u16::from_be_bytes([header[6], header[7]]) & ip::FRAGMENT_BITS != 0;
+    if header[0] != 0x45 || is_fragment || total_length < 20 {
+        return None;
     }
     let source = Address::from_v4([header[12], header[13], header[14], header[15]]);
     let destination = Address::from_v4([header[16], header[17], header[18], header[19]]);
-    let fragment_offset = u16::from_be_bytes([header[6], header[7]]) & 0x1fff;
-    let transport = if fragment_offset == 0 {
-        transport(frame, offset + header_length, header[9])
-    } else {
-        Transport::NONE
-    };
-    Parsed::Ip(packet(source, destination, Kind::V4, header[9], &transport, header[8], vlans))
+    let (ports, tcp_flags) = plain_transport(frame, TRANSPORT, header[9])?;
+    Some(Packet {
+        key: FlowKey::new(source, destination, ports, header[9], Kind::V4, 0),
+        tcp_flags,
+        ttl: header[8],
+        network_offset: ETHERNET_HEADER,
+        transport_offset: TRANSPORT,
+        length_told: ETHERNET_HEADER + total_length,
+        ..Packet::default()
+    })
 }
 
 #[inline(always)]
-fn ipv6<F: Frame + ?Sized>(frame: &F, offset: usize, vlans: Vlans) -> Parsed {
-    let Some(header) = frame.bytes::<40>(offset) else {
-        return Parsed::Malformed(Malformed::IpHeaderCut);
-    };
+fn plain_ipv6<F: Frame + ?Sized>(frame: &F) -> Option<Packet> {
+    const TRANSPORT: usize = ETHERNET_HEADER + 40;
+    let header = frame.bytes::<40>(ETHERNET_HEADER)?;
     if header[0] >> 4 != 6 {
-        return Parsed::Malformed(Malformed::IpVersion);
+        return None;
     }
-    let half = |at: usize| -> [u8; 8] {
-        [
-            header[at],
-            header[at + 1],
-            header[at + 2],
-            header[at + 3],
-            header[at + 4],
-            header[at + 5],
-            header[at + 6],
-            header[at + 7],
-        ]
-    };
-    let source = Address::from_v6(half(8), half(16));
-    let destination = Address::from_v6(half(24), half(32));
-    let next = header[6];
-    let (protocol, transport) = if matches!(next, protocol::TCP | protocol::UDP | protocol::ICMP6) {
-        (next, transport(frame, offset + 40, next))
-    } else {
-        behind_extensions(frame, offset + 40, next)
-    };
-    Parsed::Ip(packet(source, destination, Kind(0), protocol, &transport, header[7], vlans))
+    let payload_length = usize::from(u16::from_be_bytes([header[4], header[5]]));
+    let [source, destination] = ip::v6_addresses(&header);
+    let (ports, tcp_flags) = plain_transport(frame, TRANSPORT, header[6])?;
+    Some(Packet {
+        key: FlowKey::new(source, destination, ports, header[6], Kind(0), 0),
+        tcp_flags,
+        ttl: header[7],
+        network_offset: ETHERNET_HEADER,
+        transport_offset: TRANSPORT,
+        length_told: ip::v6_length_told(ETHERNET_HEADER, payload_length),
+        ..Packet::default()
+    })
 }
 
-/// Walks IPv6 extension headers (RFC 8200 §4, RFC 4302 for AH) to the transport header.
+/// Ports and TCP flags; `None` when the header is cut, is neither TCP nor UDP, or has a tunnel behind it.
 #[inline(always)]
-fn behind_extensions<F: Frame + ?Sized>(
+fn plain_transport<F: Frame + ?Sized>(
     frame: &F,
-    mut offset: usize,
-    mut next: u8,
-) -> (u8, Transport) {
-    const HOP_BY_HOP: u8 = 0;
-    const ROUTING: u8 = 43;
-    const FRAGMENT: u8 = 44;
-    const AUTHENTICATION: u8 = 51;
-    const DESTINATION: u8 = 60;
-    const MOBILITY: u8 = 135;
-    for _ in 0..EXTENSIONS_MAX {
-        if !matches!(
-            next,
-            HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION | MOBILITY
-        ) {
-            return (next, transport(frame, offset, next));
-        }
-        let Some(header) = frame.bytes::<4>(offset) else {
-            return (next, Transport::NONE);
-        };
-        let length = match next {
-            FRAGMENT => {
-                if u16::from_be_bytes([header[2], header[3]]) & 0xfff8 != 0 {
-                    return (header[0], Transport::NONE);
-                }
-                8
-            }
-            AUTHENTICATION => (usize::from(header[1]) + 2) * 4,
-            _ => (usize::from(header[1]) + 1) * 8,
-        };
-        next = header[0];
-        offset += length;
+    offset: usize,
+    number: u8,
+) -> Option<([u16; 2], u8)> {
+    if number == protocol::TCP {
+        let header = frame.bytes::<14>(offset)?;
+        let ports = [
+            u16::from_be_bytes([header[0], header[1]]),
+            u16::from_be_bytes([header[2], header[3]]),
+        ];
+        return Some((ports, header[13]));
     }
-    (next, Transport::NONE)
-}
-
-/// What the transport header gave.
-struct Transport {
-    ports: [u16; 2],
-    tcp_flags: u8,
-    kind: Kind,
-}
-
-impl Transport {
-    /// A later fragment, or a header that the capture does not hold.
-    const NONE: Self = Self { ports: [0, 0], tcp_flags: 0, kind: Kind::NO_PORTS };
-    /// A protocol that has no ports.
-    const PORTLESS: Self = Self { ports: [0, 0], tcp_flags: 0, kind: Kind(0) };
-}
-
-#[inline(always)]
-fn transport<F: Frame + ?Sized>(frame: &F, offset: usize, number: u8) -> Transport {
-    match number {
-        protocol::TCP | protocol::UDP | protocol::SCTP => {
-            let Some([a, b, c, d]) = frame.bytes::<4>(offset) else {
-                return Transport::NONE;
-            };
-            let tcp_flags = if number == protocol::TCP {
-                frame.bytes::<1>(offset + 13).map_or(0, |[flags]| flags)
-            } else {
-                0
-            };
-            let ports = [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])];
-            Transport { ports, tcp_flags, kind: Kind(0) }
-        }
-        protocol::ICMP | protocol::ICMP6 => {
-            let Some([message, code]) = frame.bytes::<2>(offset) else {
-                return Transport::NONE;
-            };
-            let answer =
-                if number == protocol::ICMP { icmp_answer(message) } else { icmp6_answer(message) };
-            match answer {
-                Some(answer) => Transport {
-                    ports: [u16::from(message), u16::from(answer)],
-                    tcp_flags: 0,
-                    kind: Kind(0),
-                },
-                None => Transport {
-                    ports: [u16::from(message), u16::from(code)],
-                    tcp_flags: 0,
-                    kind: Kind::ONE_WAY,
-                },
-            }
-        }
-        _ => Transport::PORTLESS,
+    if number != protocol::UDP {
+        return None;
     }
-}
-
-#[inline(always)]
-fn packet(
-    source: Address,
-    destination: Address,
-    version: Kind,
-    protocol: u8,
-    transport: &Transport,
-    ttl: u8,
-    vlans: Vlans,
-) -> Packet {
-    let kind = version.with(transport.kind);
-    let key = FlowKey::new(source, destination, transport.ports, protocol, kind, 0);
-    Packet { key, vlans, tcp_flags: transport.tcp_flags, ttl }
-}
-
-/// The ICMP type that answers this one, both ways round, as Community ID v1 pairs them.
-#[inline(always)]
-const fn icmp_answer(message: u8) -> Option<u8> {
-    Some(match message {
-        0 => 8,
-        8 => 0,
-        9 => 10,
-        10 => 9,
-        13 => 14,
-        14 => 13,
-        15 => 16,
-        16 => 15,
-        17 => 18,
-        18 => 17,
-        _ => return None,
-    })
-}
-
-/// The ICMP for IPv6 type that answers this one, both ways round, as Community ID v1 pairs them.
-#[inline(always)]
-const fn icmp6_answer(message: u8) -> Option<u8> {
-    Some(match message {
-        128 => 129,
-        129 => 128,
-        130 => 131,
-        131 => 130,
-        133 => 134,
-        134 => 133,
-        135 => 136,
-        136 => 135,
-        139 => 140,
-        140 => 139,
-        144 => 145,
-        145 => 144,
-        _ => return None,
-    })
+    let [a, b, c, d] = frame.bytes::<4>(offset)?;
+    let ports = [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])];
+    (!tunnel::is_udp_tunnel(ports[1])).then_some((ports, 0))
 }

@@ -8,8 +8,8 @@ use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionFlags};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-use flow::Slot;
 use flow::kernel::{CoarseSlot, Control, Cpu, MMAPABLE, Set};
+use flow::{FragmentSlot, Outer, Slot, Walk};
 
 /// Built by `cargo xtask ebpf build`.
 pub(super) static OBJECT: &[u8] = include_aligned();
@@ -87,13 +87,15 @@ const ARRAY: u32 = 2;
 
 /// Every table, with the size of its entries: integers only, and of packet bytes no more than two addresses.
 #[expect(clippy::cast_possible_truncation, reason = "the sizes are a few hundred bytes")]
-const TABLES: [(&str, u32); 6] = [
+const TABLES: [(&str, u32); 8] = [
     ("CONTROL", size_of::<Control>() as u32),
     ("CPUS", size_of::<Cpu>() as u32),
     ("SETS", size_of::<Set>() as u32),
     ("LOG", size_of::<Slot>() as u32),
     ("COARSE", size_of::<CoarseSlot>() as u32),
-    ("STACK_WORDS", size_of::<u64>() as u32),
+    ("OUTER_IDENTITIES", size_of::<Outer>() as u32),
+    ("FIRST_FRAGMENTS", size_of::<FragmentSlot>() as u32),
+    ("WALKS", size_of::<Walk>() as u32),
 ];
 
 /// Bytes of a table's definition: kind, key size, value size, entries, flags, two unused words.
