@@ -40,7 +40,7 @@ pub fn mpls(labels: &[u32], behind: &[u8]) -> Vec<u8> {
     joined(&[&stack, behind])
 }
 
-/// A PPPoE session; `protocol` is PPP's (0x0021 IPv4, 0x0057 IPv6).
+/// A session of PPP over Ethernet; `protocol` is PPP's (0x0021 IPv4, 0x0057 IPv6).
 #[must_use]
 pub fn pppoe(session: u16, protocol: u16, behind: &[u8]) -> Vec<u8> {
     let size = length(&[behind]) + 2;

@@ -3,6 +3,8 @@
 
 pub mod layers;
 
+use std::net::IpAddr;
+
 use layers::{
     IPV4, IPV6, Ipv4, authentication, erspan_1, erspan_2, erspan_3, esp, ethernet, extension,
     fragment, geneve, gre, gre_plain, gtp_u, icmp, ipv6, mpls, pppoe, sctp, tag, tcp, udp, vxlan,
@@ -36,8 +38,19 @@ pub struct Sample {
     pub frame: Vec<u8>,
     /// Where the payload begins: from here to the end of the frame nothing may matter.
     pub payload_start: usize,
-    /// Source address of the innermost packet that is no payload, in network order.
-    pub source: Vec<u8>,
+    /// Source address of the innermost packet that is no payload.
+    pub source: IpAddr,
+}
+
+impl Sample {
+    /// The source address as it stands in the frame.
+    #[must_use]
+    pub fn source_octets(&self) -> Vec<u8> {
+        match self.source {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets().to_vec(),
+        }
+    }
 }
 
 /// The innermost packets: each sample has addresses of its own.
@@ -150,9 +163,7 @@ const PLAIN: [(&str, bool, Builder); 20] = [
     }),
     ("unknown protocol", true, |inner| ethernet(IPV4, &inner.v4().packet(253, inner.payload))),
     ("802.1q", true, |inner| ethernet(0x8100, &tag(100, IPV4, &inner.v4_tcp()))),
-    ("qinq", false, |inner| {
-        ethernet(0x88a8, &tag(200, 0x8100, &tag(300, IPV6, &inner.v6_tcp())))
-    }),
+    ("qinq", false, |inner| ethernet(0x88a8, &tag(200, 0x8100, &tag(300, IPV6, &inner.v6_tcp())))),
     ("udp with a trailer", true, |inner| {
         // What follows the end of the IP packet is the link layer's.
         let mut frame = ethernet(IPV4, &inner.v4().packet(UDP, &udp([40_001, 53], &[])));
@@ -169,22 +180,16 @@ const TUNNELLED: [(&str, bool, Builder); 19] = [
     ("pppoe ipv6", false, |inner| ethernet(0x8864, &pppoe(7, 0x0057, &inner.v6_tcp()))),
     ("gre", true, |inner| tunnel(GRE, &gre(IPV4, 77, &inner.v4_tcp()))),
     ("gre ipv6", false, |inner| tunnel(GRE, &gre_plain(IPV6, &inner.v6_tcp()))),
-    ("gre ethernet", true, |inner| {
-        tunnel(GRE, &gre(0x6558, 78, &ethernet(IPV4, &inner.v4_udp())))
-    }),
+    ("gre ethernet", true, |inner| tunnel(GRE, &gre(0x6558, 78, &ethernet(IPV4, &inner.v4_udp())))),
     ("erspan i", true, |inner| tunnel(GRE, &erspan_1(&ethernet(IPV4, &inner.v4_tcp())))),
     ("erspan ii", true, |inner| tunnel(GRE, &erspan_2(11, &ethernet(IPV4, &inner.v4_tcp())))),
     ("erspan iii", true, |inner| tunnel(GRE, &erspan_3(12, &ethernet(IPV4, &inner.v4_udp())))),
-    ("vxlan", true, |inner| {
-        udp_tunnel(4789, &vxlan(5000, &ethernet(IPV4, &inner.v4_tcp())))
-    }),
+    ("vxlan", true, |inner| udp_tunnel(4789, &vxlan(5000, &ethernet(IPV4, &inner.v4_tcp())))),
     ("vxlan vlan ipv6", false, |inner| {
         let frame = ethernet(0x8100, &tag(9, IPV6, &inner.v6_tcp()));
         udp_tunnel(4789, &vxlan(5001, &frame))
     }),
-    ("geneve", true, |inner| {
-        udp_tunnel(6081, &geneve(6000, &ethernet(IPV4, &inner.v4_tcp())))
-    }),
+    ("geneve", true, |inner| udp_tunnel(6081, &geneve(6000, &ethernet(IPV4, &inner.v4_tcp())))),
     ("ip in ip", true, |inner| tunnel(IPIP, &inner.v4_tcp())),
     ("6in4", false, |inner| tunnel(SIX_IN_FOUR, &inner.v6_tcp())),
     ("gtp-u", true, |inner| udp_tunnel(2152, &gtp_u(0x0102_0304, &inner.v4_tcp()))),
@@ -213,8 +218,8 @@ pub fn samples(payload: &mut dyn FnMut() -> Vec<u8>) -> Vec<Sample> {
         let payload = payload();
         let inner = Inner { number, payload: &payload };
         let frame = build(&inner);
-        let source =
-            if *is_v4 { inner.v4_source().to_vec() } else { inner.v6_source().to_vec() };
+        let source: IpAddr =
+            if *is_v4 { inner.v4_source().into() } else { inner.v6_source().into() };
         let payload_start = frame.len() - payload.len();
         made.push(Sample { name, frame, payload_start, source });
     }

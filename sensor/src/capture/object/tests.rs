@@ -183,6 +183,23 @@ fn a_field_of_another_name_size_or_place_is_refused() {
 }
 
 #[test]
+fn the_program_that_copies_payload_is_refused() {
+    #[repr(C, align(64))]
+    struct Aligned<T: ?Sized>(T);
+    const LEAK: &Aligned<[u8]> =
+        &Aligned(*include_bytes!("../../../../sensor-ebpf/prebuilt/leak.bpf.o"));
+    let refused = check(&LEAK.0).expect_err("it keeps what is behind the transport header");
+    assert_eq!(refused.to_string(), "table `PAYLOAD` keeps 64 single bytes in a row in `entry`");
+    // Were the table called, and made, as one of ours, the program itself would still be one too many.
+    let elf: ElfFile64<'_> = ElfFile64::parse(&LEAK.0).expect("an ELF file");
+    let refused = super::check_programs(&elf).expect_err("its program is not on the list");
+    assert!(
+        matches!(&refused, ObjectError::Program { program, .. } if program == "leak_drop"),
+        "{refused}"
+    );
+}
+
+#[test]
 fn an_unknown_program_or_section_is_refused() {
     let refused = check(&changed(b"floor_drop\0", b"floor_copy\0")).expect_err("not on the list");
     assert_eq!(
