@@ -12,6 +12,13 @@ pub trait Frame {
     /// The `N` bytes that start at `offset`, or `None` when the capture ends before their last one, or the offset
     /// is beyond [`OFFSET_MAX`].
     fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// The byte at `offset`, where another one follows it: of a check for a single byte the compiler makes a
+    /// comparison that the verifier draws no conclusion from.
+    #[inline(always)]
+    fn byte(&self, offset: usize) -> Option<u8> {
+        self.bytes::<2>(offset).map(|[byte, _]| byte)
+    }
 }
 
 impl Frame for [u8] {

@@ -4,7 +4,7 @@
 //! reads the half (epoch) that the program has left. Nothing here ever holds a byte from behind a transport
 //! header.
 
-use crate::{Address, FlowKey, Malformed, Slot, Vlans};
+use crate::{Address, FlowKey, Malformed, Notes, Outer, Slot, TunnelKind, Vlans};
 
 /// `BPF_F_MMAPABLE`: user space maps the array's memory and reads it without system calls.
 pub const MMAPABLE: u32 = 1 << 10;
@@ -21,17 +21,21 @@ pub const COARSE_PLACES: u32 = 1024;
 /// The same and the rest, which comes first and holds every key that found no place.
 pub const COARSE_SLOTS: u32 = 1 + COARSE_PLACES;
 
-/// VLAN stacks of two tags that a region can tell apart.
-pub const STACKS: u32 = 4096;
+/// Outer identities beyond a single VLAN tag that a region can tell apart.
+pub const OUTERS: u32 = 4096;
 
-/// Places of the stack table that are looked at before a stack counts as unknown.
-pub const STACK_PROBES: u32 = 8;
+/// Places of the table of outer identities that are looked at before one counts as unknown.
+pub const OUTER_PROBES: u32 = 8;
 
-/// Domain of a packet whose VLAN stack found no place in the stack table; such packets are only folded.
+/// Domain of a packet whose outer identity found no place in the table; such packets are only folded.
 pub const DOMAIN_UNKNOWN: u16 = u16::MAX;
 
-/// First domain that stands for a stack of two tags; below it a domain is the identifier of a single tag.
-const DOMAIN_STACKS: u16 = 4096;
+/// First domain that stands for a place in the table; below it a domain is the identifier of a single VLAN tag.
+pub const DOMAIN_INTERNED: u16 = 4096;
+
+/// How long a first fragment lends its ports to later ones, in ticks: 30 s at 250 Hz, 7.5 s at 1,000 Hz, 75 s at
+/// 100 Hz. RFC 8200 has a receiver wait 60 s, Linux waits 30.
+pub const FRAGMENT_TICKS_MAX: u32 = 7_500;
 
 /// One set of the cache.
 #[repr(C, align(64))]
@@ -128,9 +132,35 @@ pub struct Cpu {
     pub malformed: [u64; Malformed::ALL.len()],
     /// Frames that are not IP, by [`not_ip_index`].
     pub not_ip: [u64; NOT_IP_KINDS],
+    /// IP packets shorter than their header says: cut on the way here, or by whoever copied them.
+    pub packets_cut: u64,
+    /// IP packets by the bits of [`Notes`].
+    pub noted: [u64; Notes::NAMES.len()],
+    /// IP packets by what carried them, the names in [`carrier_name`]; one in several counts once for each.
+    pub carried: [u64; CARRIERS],
+    /// Fragments: first ones, later ones that got their ports, later ones whose ports are unknown.
+    pub fragments: [u64; 3],
 }
 
-const _: () = assert!(size_of::<Cpu>() == 256);
+const _: () = assert!(size_of::<Cpu>() == 384);
+
+/// Entries of [`Cpu::carried`].
+pub const CARRIERS: usize = 2 + TunnelKind::ALL.len();
+/// Index into [`Cpu::carried`] of packets with a VLAN tag; kinds of tunnels follow by their numbers.
+pub const CARRIED_VLAN: usize = 0;
+/// Index into [`Cpu::carried`] of packets with an MPLS label.
+pub const CARRIED_MPLS: usize = CARRIERS - 1;
+
+/// The name that metrics and summaries use for an index into [`Cpu::carried`]; two forms of one protocol share it.
+#[must_use]
+pub const fn carrier_name(index: usize) -> &'static str {
+    match index {
+        CARRIED_VLAN => "vlan",
+        CARRIED_MPLS => "mpls",
+        _ if index < CARRIERS => TunnelKind::ALL[index - 1].name(),
+        _ => "unknown",
+    }
+}
 
 /// Exact totals of packets that found no room in cache and log, by whom they were sent to.
 ///
@@ -184,28 +214,29 @@ impl CoarseSlot {
     }
 }
 
-/// A VLAN stack's word in the stack table; 0 is an empty place.
+/// Where the search for an outer identity begins.
 #[inline(always)]
 #[must_use]
-pub const fn stack_word(vlans: Vlans) -> u64 {
-    (vlans.0[0] as u64) << 16 | vlans.0[1] as u64
+pub const fn outer_start(outer: &Outer) -> u32 {
+    const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+    ((outer.layers ^ outer.ids.rotate_left(23)).wrapping_mul(MULTIPLIER) >> 52) as u32
 }
 
-/// The domain of a place in the stack table.
+/// The domain of a place in the table of outer identities.
 #[inline(always)]
 #[must_use]
-pub const fn stack_domain(place: u32) -> u16 {
-    DOMAIN_STACKS + (place & (STACKS - 1)) as u16
+pub const fn interned_domain(place: u32) -> u16 {
+    DOMAIN_INTERNED + (place & (OUTERS - 1)) as u16
 }
 
 /// What a domain stands for, as far as its number alone tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Domain {
-    /// No tag, or one.
-    Vlans(Vlans),
-    /// The stack at this place of the region's stack table.
-    Stack(u32),
-    /// A stack that found no place.
+    /// No outer identity, or a single VLAN tag.
+    Plain(Outer),
+    /// The outer identity at this place of the region's table.
+    Interned(u32),
+    /// One that found no place.
     Unknown,
 }
 
@@ -213,19 +244,12 @@ impl Domain {
     /// Reads a domain number that the program wrote.
     #[must_use]
     pub const fn from_number(number: u16) -> Self {
-        if number < DOMAIN_STACKS {
-            Self::Vlans(Vlans([number, 0]))
-        } else if ((number - DOMAIN_STACKS) as u32) < STACKS {
-            Self::Stack((number - DOMAIN_STACKS) as u32)
+        if number < DOMAIN_INTERNED {
+            Self::Plain(Outer::from_vlans(Vlans([number, 0])))
+        } else if ((number - DOMAIN_INTERNED) as u32) < OUTERS {
+            Self::Interned((number - DOMAIN_INTERNED) as u32)
         } else {
             Self::Unknown
         }
-    }
-
-    /// The VLAN stack that a word of the stack table stands for.
-    #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "each half of the word is one identifier")]
-    pub const fn stack_from_word(word: u64) -> Vlans {
-        Vlans([(word >> 16) as u16, word as u16])
     }
 }

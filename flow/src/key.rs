@@ -8,8 +8,16 @@ pub mod protocol {
     pub const ICMP: u8 = 1;
     /// Transmission Control Protocol, RFC 9293.
     pub const TCP: u8 = 6;
+    /// IPv4 in IP, RFC 2003.
+    pub const IPV4: u8 = 4;
     /// User Datagram Protocol, RFC 768.
     pub const UDP: u8 = 17;
+    /// IPv6 in IP, RFC 4213.
+    pub const IPV6: u8 = 41;
+    /// Generic Routing Encapsulation, RFC 2784.
+    pub const GRE: u8 = 47;
+    /// Authentication header, RFC 4302.
+    pub const AH: u8 = 51;
     /// ICMP for IPv6, RFC 4443.
     pub const ICMP6: u8 = 58;
     /// Stream Control Transmission Protocol, RFC 9260.
@@ -63,7 +71,7 @@ pub struct FlowKey {
 const _: () = assert!(size_of::<FlowKey>() == 40);
 
 impl FlowKey {
-    /// Packs a key. `domain` is the interned outer identity (VLAN stack); 0 is the plain network.
+    /// Packs a key. `domain` is the interned outer identity (VLAN tags, tunnels); 0 is the plain network.
     #[inline(always)]
     #[must_use]
     pub const fn new(

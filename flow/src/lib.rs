@@ -16,10 +16,12 @@ mod address;
 mod books;
 #[cfg(not(target_arch = "bpf"))]
 mod community_id;
+mod fragment;
 mod frame;
 pub mod kernel;
 mod key;
 mod observation;
+mod outer;
 mod parse;
 mod record;
 mod slot;
@@ -28,9 +30,11 @@ pub use address::Address;
 pub use books::Books;
 #[cfg(not(target_arch = "bpf"))]
 pub use community_id::{CommunityId, community_id};
+pub use fragment::{FRAGMENTS, Fragment, FragmentSlot, fragment_place};
 pub use frame::{Frame, OFFSET_MAX};
 pub use key::{FlowKey, Kind, protocol};
 pub use observation::{Observation, TcpSeen};
-pub use parse::{LinkLayer, Malformed, Packet, Parsed, Vlans, parse};
+pub use outer::{NoTunnel, Outer, TUNNEL_IDS_MAX, TUNNELS_MAX, Tunnel, TunnelKind, Vlans};
+pub use parse::{LinkLayer, Malformed, Notes, Packet, Parsed, Walk, Walked, parse, parse_plain};
 pub use record::{Direction, EndReason, Handshake, Record, RoleEvidence};
 pub use slot::{Slot, tcp_flag};

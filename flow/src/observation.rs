@@ -3,7 +3,7 @@
 //!
 //! [`Slot`]: crate::Slot
 
-use crate::{FlowKey, Vlans, tcp_flag};
+use crate::{FlowKey, Outer, tcp_flag};
 
 /// TCP flags as they were seen on a set of packets; all zero where the protocol is not TCP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,8 +41,8 @@ impl TcpSeen {
 pub struct Observation {
     /// Whose packets.
     pub key: FlowKey,
-    /// The VLAN tags that the key's domain stands for.
-    pub vlans: Vlans,
+    /// The outer identity that the key's domain stands for.
+    pub outer: Outer,
     /// Packets; at least 1.
     pub packets: u64,
     /// Layer-2 bytes on the wire (frame check sequence excluded), headers included.

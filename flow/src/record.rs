@@ -5,7 +5,7 @@ use core::net::IpAddr;
 #[cfg(not(target_arch = "bpf"))]
 use serde::{Deserialize, Serialize};
 
-use crate::Vlans;
+use crate::Outer;
 
 /// How far a TCP connection got, as far as this sensor could see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -103,8 +103,8 @@ pub struct Record {
     pub protocol: u8,
     /// False for fragments after the first and for cut packets: the ports are unknown.
     pub ports_known: bool,
-    /// VLAN tags, outermost first.
-    pub vlans: Vlans,
+    /// VLAN tags and tunnels, as far as they tell this flow from others.
+    pub outer: Outer,
     /// What the initiator sent.
     pub from_initiator: Direction,
     /// What the responder sent.
@@ -115,6 +115,9 @@ pub struct Record {
     pub role: RoleEvidence,
     /// Why the record was written.
     pub end_reason: EndReason,
+    /// Totals of many flows whose packets found no room: the initiator is the network that they came from, the
+    /// counts are exact, and nothing else is known of each.
+    pub folded: bool,
 }
 
 macro_rules! from_number {

@@ -8,7 +8,9 @@
 
 use std::net::IpAddr;
 
-use flow::{FlowKey, Kind, LinkLayer, Malformed, Packet, Parsed, Vlans, parse, protocol, tcp_flag};
+use flow::{
+    FlowKey, Kind, LinkLayer, Malformed, Outer, Packet, Parsed, Vlans, parse, protocol, tcp_flag,
+};
 use proptest::prelude::*;
 
 const V4: [u8; 2] = [0x08, 0x00];
@@ -83,7 +85,7 @@ fn plain_tcp_over_ipv4() {
     assert_eq!(ends(&found.key), v4_ends());
     assert_eq!(found.key.protocol(), protocol::TCP);
     assert_eq!(found.key.kind(), Kind::V4);
-    assert_eq!((found.tcp_flags, found.ttl, found.vlans), (SYN_ACK, 61, Vlans::default()));
+    assert_eq!((found.tcp_flags, found.ttl, found.outer), (SYN_ACK, 61, Outer::default()));
 }
 
 #[test]
@@ -116,7 +118,7 @@ fn tags_become_vlans_and_priority_tags_do_not() {
     ];
     for (tags, expected) in cases {
         let found = packet(&ethernet(tags, V4, &inner));
-        assert_eq!(found.vlans, Vlans(expected), "{tags:x?}");
+        assert_eq!(found.outer, Outer::from_vlans(Vlans(expected)), "{tags:x?}");
         assert_eq!(ends(&found.key), v4_ends());
         assert_eq!(found.key.domain(), 0, "interning is the caller's");
     }

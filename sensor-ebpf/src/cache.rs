@@ -8,16 +8,17 @@
 
 use aya_ebpf::helpers::bpf_jiffies64;
 use flow::{
-    FlowKey, Packet, Slot, Vlans,
+    FlowKey, Outer, Packet, Slot,
     kernel::{
-        Control, Cpu, DOMAIN_UNKNOWN, NO_REGION, STACK_PROBES, STACKS, stack_domain, stack_word,
+        Control, Cpu, DOMAIN_INTERNED, DOMAIN_UNKNOWN, NO_REGION, OUTER_PROBES, OUTERS,
+        interned_domain, outer_start,
     },
     tcp_flag,
 };
 
 use crate::{
     coarse,
-    maps::{CONTROL, HASH_SEED, LOG, LOG_SLOTS, SETS, SETS_PER_EPOCH, STACK_WORDS},
+    maps::{CONTROL, HASH_SEED, LOG, LOG_SLOTS, OUTER_IDENTITIES, SETS, SETS_PER_EPOCH},
 };
 
 /// Odd constants without structure (fractional digits of π and e), one for each word that is hashed.
@@ -53,6 +54,9 @@ pub(crate) struct Place {
 #[inline(always)]
 pub(crate) fn count(cpu: &mut Cpu, packet: &Packet, length: u64) {
     cpu.packets_ip += 1;
+    if packet.length_told as u64 > length {
+        cpu.packets_cut += 1;
+    }
     let Some(control) = CONTROL.get_ptr(0) else { return };
     // SAFETY: the verifier proved the pointer non-null and the field inside the map's value. Volatile,
     // because user space stores to it at any time.
@@ -67,7 +71,7 @@ pub(crate) fn count(cpu: &mut Cpu, packet: &Packet, length: u64) {
         return;
     }
     let place = Place { generation, block: region << 1 | (generation & 1) };
-    let domain = domain(region, packet.vlans);
+    let domain = domain(region, &packet.outer);
     added.key = added.key.with_domain(domain);
     if domain == DOMAIN_UNKNOWN || !insert(cpu, place, &added) {
         cpu.packets_folded += 1;
@@ -103,25 +107,24 @@ fn added(packet: &Packet, length: u64) -> Added {
     }
 }
 
-/// The number of a VLAN stack: the identifier of a single tag, or the place of a stack of two in the region's
-/// table. A place is written once and never changes, so user space reads its meaning at any later time.
+/// The number of an outer identity: that of a single VLAN tag, or the place in the region's table. A place is written
+/// once and never changes, so user space reads its meaning at any later time.
 #[inline(always)]
-fn domain(region: u32, vlans: Vlans) -> u16 {
-    if vlans.0[1] == 0 {
-        return vlans.0[0];
+fn domain(region: u32, outer: &Outer) -> u16 {
+    if outer.ids == 0 && outer.layers < DOMAIN_INTERNED as u64 {
+        return outer.layers as u16;
     }
-    let word = stack_word(vlans);
-    let start = (word as u32).wrapping_mul(0x9e37_79b1) >> 20;
-    for probe in 0..STACK_PROBES {
-        let place = (start + probe) & (STACKS - 1);
-        let Some(stored) = STACK_WORDS.get_ptr_mut(region * STACKS + place) else { break };
+    let start = outer_start(outer);
+    for probe in 0..OUTER_PROBES {
+        let place = start.wrapping_add(probe) & (OUTERS - 1);
+        let Some(stored) = OUTER_IDENTITIES.get_ptr_mut(region * OUTERS + place) else { break };
         // SAFETY: the verifier proved the pointer non-null and inside the map; only this CPU writes its region.
         let stored = unsafe { &mut *stored };
-        if *stored == 0 {
-            *stored = word;
+        if stored.is_plain() {
+            *stored = *outer;
         }
-        if *stored == word {
-            return stack_domain(place);
+        if stored == outer {
+            return interned_domain(place);
         }
     }
     DOMAIN_UNKNOWN

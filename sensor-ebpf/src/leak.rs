@@ -6,6 +6,8 @@
 #[cfg(target_arch = "bpf")]
 mod cache;
 #[cfg(target_arch = "bpf")]
+mod carrier;
+#[cfg(target_arch = "bpf")]
 mod coarse;
 #[cfg(target_arch = "bpf")]
 mod frame;

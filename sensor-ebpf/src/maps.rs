@@ -7,7 +7,7 @@
 
 use aya_ebpf::{Global, btf_maps::Array, macros::btf_map};
 use flow::{
-    Slot,
+    FragmentSlot, Outer, Slot, Walk,
     kernel::{CoarseSlot, Control, Cpu, MMAPABLE, Set},
 };
 
@@ -22,6 +22,10 @@ pub(crate) static CONTROL: Array<Control, 1, FLAGS> = Array::new();
 #[btf_map]
 pub(crate) static CPUS: Array<Cpu, 1, FLAGS> = Array::new();
 
+/// Where each CPU's parser is, by CPU number.
+#[btf_map]
+pub(crate) static WALKS: Array<Walk, 1, FLAGS> = Array::new();
+
 /// The cache: regions × 2 epochs × `SETS_PER_EPOCH`.
 #[btf_map]
 pub(crate) static SETS: Array<Set, 1, FLAGS> = Array::new();
@@ -34,9 +38,13 @@ pub(crate) static LOG: Array<Slot, 1, FLAGS> = Array::new();
 #[btf_map]
 pub(crate) static COARSE: Array<CoarseSlot, 1, FLAGS> = Array::new();
 
-/// VLAN stacks of two tags: regions × `STACKS`.
+/// Outer identities that have a number: regions × `OUTERS`.
 #[btf_map]
-pub(crate) static STACK_WORDS: Array<u64, 1, FLAGS> = Array::new();
+pub(crate) static OUTER_IDENTITIES: Array<Outer, 1, FLAGS> = Array::new();
+
+/// First fragments, whose ports the later ones lack: regions × `FRAGMENTS`.
+#[btf_map]
+pub(crate) static FIRST_FRAGMENTS: Array<FragmentSlot, 1, FLAGS> = Array::new();
 
 /// Sets of one region and epoch; a power of two.
 #[unsafe(no_mangle)]

@@ -11,9 +11,17 @@ use aya_ebpf::{
     macros::xdp,
     programs::XdpContext,
 };
-use flow::{LinkLayer, Packet, Parsed, kernel::not_ip_index, parse};
+use flow::{
+    LinkLayer, Packet, Walked,
+    kernel::{Cpu, not_ip_index},
+    parse_plain,
+};
 
-use crate::{cache, frame::XdpFrame, maps::CPUS};
+use crate::{
+    cache, carrier,
+    frame::XdpFrame,
+    maps::{CPUS, WALKS},
+};
 
 /// Counts, then drops: for an interface that only listens.
 #[xdp]
@@ -73,23 +81,47 @@ pub(crate) fn count<const FRAGS: bool>(context: &XdpContext, alter: impl FnOnce(
     let cpu = unsafe { &mut *cpu };
     cpu.frames_seen += 1;
     let frame = XdpFrame::new(context);
-    match parse(&frame, LinkLayer::Ethernet) {
-        Parsed::Ip(mut packet) => {
+    match parse_plain(&frame) {
+        Some(mut packet) => {
             alter(&mut packet);
-            let length = if FRAGS {
-                // SAFETY: the context pointer is the one that the kernel gave; the helper only reads it.
-                unsafe { bpf_xdp_get_buff_len(context.as_ptr().cast()) }
-            } else {
-                frame.linear_length()
-            };
-            cache::count(cpu, &packet, length);
+            cache::count(cpu, &packet, length::<FRAGS>(context, &frame));
         }
-        Parsed::NotIp(ethertype) => {
+        None => other::<FRAGS>(context, cpu),
+    }
+}
+
+/// Length of the whole frame, bytes.
+#[inline(always)]
+fn length<const FRAGS: bool>(context: &XdpContext, frame: &XdpFrame) -> u64 {
+    if FRAGS {
+        // SAFETY: the context pointer is the one that the kernel gave; the helper only reads it.
+        unsafe { bpf_xdp_get_buff_len(context.as_ptr().cast()) }
+    } else {
+        frame.linear_length()
+    }
+}
+
+/// Counts a frame that is not of the plain case. A function of its own, so that the plain case keeps its registers.
+#[inline(never)]
+fn other<const FRAGS: bool>(context: &XdpContext, cpu: &mut Cpu) {
+    // SAFETY: takes no argument; inlined by kernels from 6.10 on.
+    let number = unsafe { bpf_get_smp_processor_id() };
+    let Some(walk) = WALKS.get_ptr_mut(number) else { return };
+    // SAFETY: the verifier proved the pointer non-null and inside the map; this row is used by this CPU only.
+    let walk = unsafe { &mut *walk };
+    let frame = XdpFrame::new(context);
+    match walk.run(&frame, LinkLayer::Ethernet) {
+        Walked::Ip => {
+            let mut packet = walk.packet();
+            carrier::count(cpu, &mut packet);
+            cache::count(cpu, &packet, length::<FRAGS>(context, &frame));
+        }
+        Walked::NotIp(ethertype) => {
             if let Some(counter) = cpu.not_ip.get_mut(not_ip_index(ethertype)) {
                 *counter += 1;
             }
         }
-        Parsed::Malformed(reason) => {
+        Walked::Malformed(reason) => {
             if let Some(counter) = cpu.malformed.get_mut(reason as usize) {
                 *counter += 1;
             }

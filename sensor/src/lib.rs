@@ -14,7 +14,7 @@ mod replay;
 mod sink;
 mod summary;
 
-pub use aggregate::{Aggregator, AggregatorSettings, AggregatorTotals};
+pub use aggregate::{Aggregator, AggregatorSettings, AggregatorTotals, ApartBy};
 pub use capture::{
     After, AttachMode, CaptureError, CaptureOptions, DrainTotals, FRAME_BYTES_MAX, FRAME_BYTES_MIN,
     Folded, KernelCapture, KernelCounters, KernelTestRun, NicStatistics, ObjectError, TableSizes,
@@ -30,7 +30,7 @@ pub use pipeline::{
     Counts, Delivered, Options, Outcome, PipelineError, SENSOR_VERSION, Source, SourceError,
     SourceFacts, deliver, replay, run, run_source,
 };
-pub use replay::{FrameCounts, Replay, ReplayClock, Tick, replay_all};
+pub use replay::{FrameCounts, FrameObserver, Replay, ReplayClock, Tick, replay_all};
 pub use sink::{
     JsonSink, NullSink, Outputs, SealingSettings, Sink, SinkError, SinkTotals, UplinkSink,
 };

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
-use flow::{Vlans, protocol, tcp_flag};
+use flow::{Outer, Vlans, protocol, tcp_flag};
 use sensor::{CaptureError, KernelTestRun, TableSizes};
 use tests::{skip, stay_on_one_cpu};
 
@@ -93,7 +93,7 @@ fn a_flood_of_new_flows_is_folded_with_exact_totals() -> Result<()> {
     let in_flows: u64 = found.values().map(|sum| sum.packets).sum();
     for folded in &totals.folded {
         let key = folded.key.expect("three keys find room among a thousand");
-        assert_eq!(folded.vlans, Some(Vlans::default()));
+        assert_eq!(folded.outer, Some(Outer::default()));
         assert_eq!((key.source_port(), key.protocol()), (0, protocol::TCP));
         found.entry(to(key)).or_default().add(folded.packets, folded.bytes, folded.syns);
     }
@@ -165,9 +165,9 @@ fn vlan_stacks_are_told_apart_exactly_until_their_table_is_full() -> Result<()> 
     let mut found: BTreeMap<Vlans, u64> = BTreeMap::new();
     let mut domains: BTreeMap<u16, Vlans> = BTreeMap::new();
     let totals = kernel.drain(&mut |one| {
-        *found.entry(one.vlans).or_default() += one.packets;
-        let vlans = *domains.entry(one.key.domain()).or_insert(one.vlans);
-        assert_eq!(vlans, one.vlans, "one domain, one meaning");
+        *found.entry(one.outer.vlans()).or_default() += one.packets;
+        let vlans = *domains.entry(one.key.domain()).or_insert(one.outer.vlans());
+        assert_eq!(vlans, one.outer.vlans(), "one domain, one meaning");
     })?;
     for (vlans, packets) in &found {
         assert!(packets <= &expected[vlans], "{vlans:?}");
@@ -179,13 +179,13 @@ fn vlan_stacks_are_told_apart_exactly_until_their_table_is_full() -> Result<()> 
     let unknown: u64 = totals.folded.iter().map(|folded| folded.packets).sum();
     assert_eq!(known + unknown, 6_000 + 4_094);
     assert!(unknown > 0, "6,000 stacks do not fit into a table of 4,096");
-    assert!(totals.folded.iter().all(|folded| folded.vlans.is_none()));
+    assert!(totals.folded.iter().all(|folded| folded.outer.is_none()));
     assert_eq!(kernel.counters().packets_folded, unknown);
     // A stack that is known keeps its meaning in every later epoch.
     let stack = found.keys().find(|vlans| vlans.0[1] != 0).copied().expect("some are known");
     kernel.feed(&frame(&stack.0, 1, 2, 80, tcp_flag::ACK, 64), 1)?;
     let mut again = None;
-    kernel.drain(&mut |one| again = Some(one.vlans))?;
+    kernel.drain(&mut |one| again = Some(one.outer.vlans()))?;
     assert_eq!(again, Some(stack));
     Ok(())
 }

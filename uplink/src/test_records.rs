@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use flow::{Direction, EndReason, Handshake, Record, RoleEvidence, Vlans, protocol};
+use flow::{Direction, EndReason, Handshake, Outer, Record, RoleEvidence, Vlans, protocol};
 
 /// A generator with a seed; the same seed gives the same numbers on every machine.
 pub(crate) struct Random(pub(crate) u64);
@@ -55,7 +55,7 @@ fn scan(random: &mut Random, end_ms: u64) -> Record {
         responder_port: ports.get(known).copied().unwrap_or_else(|| random.u16(65_536)),
         protocol: protocol::TCP,
         ports_known: true,
-        vlans: Vlans([0, 0]),
+        outer: Outer::default(),
         from_initiator: direction(
             1,
             60,
@@ -68,6 +68,7 @@ fn scan(random: &mut Random, end_ms: u64) -> Record {
         handshake: Handshake::Syn,
         role: RoleEvidence::Handshake,
         end_reason: EndReason::IdleTimeout,
+        folded: false,
     }
 }
 
@@ -97,12 +98,13 @@ fn page(random: &mut Random, end_ms: u64) -> Record {
         responder_port: 443,
         protocol: if random.below(3) == 0 { protocol::UDP } else { protocol::TCP },
         ports_known: true,
-        vlans: Vlans([20, 0]),
+        outer: Outer::from_vlans(Vlans([20, 0])),
         from_initiator: direction(packets, packets * 90 + random.below(500), 66, 583, 0x1b, 64),
         from_responder: direction(packets, packets * 1200 + random.below(500), 66, 1514, 0x1b, 57),
         handshake: Handshake::Established,
         role: RoleEvidence::Handshake,
         end_reason: EndReason::EndOfFlow,
+        folded: false,
     }
 }
 

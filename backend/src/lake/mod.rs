@@ -6,6 +6,7 @@
 //! neither, and the next process reads the sequence back before it takes anything.
 
 mod durable;
+mod outer;
 mod schema;
 
 use std::collections::{BTreeMap, HashMap};

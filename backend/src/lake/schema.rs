@@ -18,9 +18,11 @@ use datafusion::arrow::datatypes::{
 };
 use datafusion::arrow::error::ArrowError;
 use deltalake::kernel::{DataType, PrimitiveType, StructField};
-use flow::{Address, Direction, EndReason, Handshake, Record, RoleEvidence, Vlans, protocol};
+use flow::{Address, Direction, EndReason, Handshake, Record, RoleEvidence, protocol};
 use thiserror::Error;
 use uplink::Batch;
+
+use super::outer::{labels, outer, tunnels};
 
 /// The table's only partition column: the UTC day of `start_time`.
 pub(super) const PARTITION: &str = "day";
@@ -68,7 +70,7 @@ impl Kind {
 }
 
 /// Name, kind, whether it may be NULL.
-const COLUMNS: [(&str, Kind, bool); 33] = [
+const COLUMNS: [(&str, Kind, bool); 36] = [
     (PARTITION, Kind::Day, false),
     ("member", Kind::Text, false),
     ("sensor", Kind::Text, false),
@@ -87,6 +89,8 @@ const COLUMNS: [(&str, Kind, bool); 33] = [
     ("ports_known", Kind::Bool, false),
     ("vlan_outer", Kind::Int, true),
     ("vlan_inner", Kind::Int, true),
+    ("mpls_label", Kind::Int, true),
+    ("tunnels", Kind::Text, true),
     ("initiator_packets", Kind::Long, false),
     ("initiator_bytes", Kind::Long, false),
     ("initiator_tcp_flags", Kind::Int, true),
@@ -102,14 +106,15 @@ const COLUMNS: [(&str, Kind, bool); 33] = [
     ("handshake", Kind::Text, false),
     ("role", Kind::Text, false),
     ("end_reason", Kind::Text, false),
+    ("folded", Kind::Bool, false),
 ];
 
 /// Columns that make records again, in the order in which [`records`] wants them.
 pub const RECORD_COLUMNS: &str = "start_time, end_time, ip_version, initiator, responder, initiator_port, \
-     responder_port, protocol, vlan_outer, vlan_inner, initiator_packets, initiator_bytes, \
+     responder_port, protocol, vlan_outer, vlan_inner, mpls_label, tunnels, initiator_packets, initiator_bytes, \
      initiator_tcp_flags, initiator_ttl, initiator_length_min, initiator_length_max, responder_packets, \
      responder_bytes, responder_tcp_flags, responder_ttl, responder_length_min, responder_length_max, \
-     handshake, role, end_reason";
+     handshake, role, end_reason, folded";
 
 /// Why a batch does not fit the table. Remedy: look at the batch; the backend refuses it for good.
 #[derive(Debug, Error)]
@@ -225,8 +230,10 @@ pub(super) fn rows(batch: &Batch, received_ms: u64) -> Result<RecordBatch, Schem
         int(&|record| record.ports_known.then_some(record.responder_port)),
         int(&|record| Some(u16::from(record.protocol))),
         Arc::new(known),
-        int(&|record| Some(record.vlans.0[0]).filter(|vlan| *vlan != 0)),
-        int(&|record| Some(record.vlans.0[1]).filter(|vlan| *vlan != 0)),
+        int(&|record| Some(record.outer.vlans().0[0]).filter(|vlan| *vlan != 0)),
+        int(&|record| Some(record.outer.vlans().0[1]).filter(|vlan| *vlan != 0)),
+        labels(records),
+        tunnels(records),
     ];
     columns.extend(direction_columns(records, |record| &record.from_initiator));
     columns.extend(direction_columns(records, |record| &record.from_responder));
@@ -234,6 +241,7 @@ pub(super) fn rows(batch: &Batch, received_ms: u64) -> Result<RecordBatch, Schem
         text(&|record| handshake_text(record.handshake)),
         text(&|record| role_text(record.role)),
         text(&|record| end_reason_text(record.end_reason)),
+        Arc::new(records.iter().map(|record| Some(record.folded)).collect::<BooleanArray>()),
     ]);
     Ok(RecordBatch::try_new(arrow_schema(), columns)?)
 }
@@ -364,6 +372,8 @@ pub fn records(rows: &RecordBatch) -> Result<Vec<Record>, SchemaError> {
     let addresses = [column("initiator")?, column("responder")?];
     let ports = [column("initiator_port")?, column("responder_port")?];
     let vlans = [column("vlan_outer")?, column("vlan_inner")?];
+    let (labels, tunnels) = (column("mpls_label")?, column("tunnels")?);
+    let folded = column("folded")?;
     let side = |names: [&'static str; 6]| -> Result<Vec<ArrayRef>, SchemaError> {
         names.into_iter().map(column).collect()
     };
@@ -398,12 +408,13 @@ pub fn records(rows: &RecordBatch) -> Result<Vec<Record>, SchemaError> {
             responder_port: int(&ports[1], row, "responder_port")?,
             protocol: int(&protocol, row, "protocol")?,
             ports_known: ports[0].is_valid(row),
-            vlans: Vlans([int(&vlans[0], row, "vlan_outer")?, int(&vlans[1], row, "vlan_inner")?]),
+            outer: outer(&vlans, &labels, &tunnels, row)?,
             from_initiator: direction(&initiator, row)?,
             from_responder: direction(&responder, row)?,
             handshake: word(&handshake, row, "handshake", handshake_from)?,
             role: word(&role, row, "role", role_from)?,
             end_reason: word(&end_reason, row, "end_reason", end_reason_from)?,
+            folded: folded.as_boolean().value(row),
         });
     }
     Ok(records)
@@ -421,12 +432,12 @@ pub fn received_ms(rows: &RecordBatch) -> Result<Vec<u64>, SchemaError> {
     (0..rows.num_rows()).map(|row| milliseconds(&times, row, COLUMN)).collect()
 }
 
-fn no_record(column: &'static str, value: &(impl ToString + ?Sized)) -> SchemaError {
+pub(super) fn no_record(column: &'static str, value: &(impl ToString + ?Sized)) -> SchemaError {
     SchemaError::NoRecord { column, value: value.to_string() }
 }
 
 /// NULL reads as 0, which is what a record holds where a flag beside it says "unknown".
-fn int<T: TryFrom<i32> + Default>(
+pub(super) fn int<T: TryFrom<i32> + Default>(
     array: &ArrayRef,
     row: usize,
     column: &'static str,

@@ -13,7 +13,7 @@ use backend::lake::SessionLimits;
 use bytes::Bytes;
 use datafusion::arrow::array::AsArray;
 use datafusion::arrow::datatypes::Int64Type;
-use flow::{Books, Direction, EndReason, Handshake, Record, RoleEvidence, Vlans};
+use flow::{Books, Direction, EndReason, Handshake, Outer, Record, RoleEvidence, Vlans};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -165,12 +165,13 @@ pub(crate) fn connection(n: u32) -> Record {
         responder_port: 443,
         protocol: 6,
         ports_known: true,
-        vlans: Vlans::default(),
+        outer: Outer::default(),
         from_initiator: side(6, 800, 0x1b, 57),
         from_responder: side(5, 4_000, 0x1b, 64),
         handshake: Handshake::Established,
         role: RoleEvidence::Handshake,
         end_reason: EndReason::EndOfFlow,
+        folded: false,
     }
 }
 
@@ -228,7 +229,13 @@ pub(crate) fn odd_records() -> Vec<Record> {
         responder_port: 0,
         protocol: 17,
         ports_known: false,
-        vlans: Vlans([4_094, 7]),
+        outer: "gre:7,ipv4_in_ip,vxlan:16777215"
+            .split(',')
+            .map(str::parse)
+            .collect::<Result<Vec<_>, _>>()
+            .ok()
+            .and_then(|tunnels| Outer::new(Vlans([4_094, 7]), Some(1_048_575), tunnels))
+            .expect("two of the three have a number"),
         from_initiator: side(u64::MAX >> 1, u64::MAX >> 1, 0, 0),
         from_responder: Direction::default(),
         handshake: Handshake::None,

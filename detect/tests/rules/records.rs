@@ -39,12 +39,13 @@ fn record(at_ms: u64, from: (IpAddr, u16), to: (IpAddr, u16)) -> Record {
         responder_port: to.1,
         protocol: protocol::TCP,
         ports_known: true,
-        vlans: flow::Vlans::default(),
+        outer: flow::Outer::default(),
         from_initiator: Direction::default(),
         from_responder: Direction::default(),
         handshake: Handshake::None,
         role: RoleEvidence::Handshake,
         end_reason: EndReason::IdleTimeout,
+        folded: false,
     }
 }
 
@@ -64,6 +65,7 @@ pub(crate) fn refused(at_ms: u64, from: IpAddr, to: IpAddr, port: u16) -> Record
         from_responder: direction(1, 54, ACK | tcp_flag::RST),
         handshake: Handshake::Rejected,
         end_reason: EndReason::EndOfFlow,
+        folded: false,
         ..record(at_ms, (from, 40_000), (to, port))
     }
 }
@@ -83,6 +85,7 @@ pub(crate) fn connection(
         from_responder: direction(packets, bytes * 10, WHOLE),
         handshake: Handshake::Established,
         end_reason: EndReason::EndOfFlow,
+        folded: false,
         ..record(at_ms, from, to)
     }
 }

@@ -4,7 +4,7 @@
 //! Everything that is folded in here commutes (sums, minima, maxima, sets), so the order in which
 //! the observations of one epoch arrive cannot show.
 
-use flow::{Direction, EndReason, FlowKey, Observation, Record, Vlans, tcp_flag};
+use flow::{Direction, EndReason, FlowKey, Observation, Outer, Record, tcp_flag};
 
 use super::role::{self, Roles};
 
@@ -99,9 +99,9 @@ impl Side {
 /// One open flow.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
-    /// Canonical, in domain 0: the VLAN tags themselves tell networks apart.
+    /// Canonical, in domain 0: the outer identity itself tells networks apart.
     pub(super) key: FlowKey,
-    pub(super) vlans: Vlans,
+    pub(super) outer: Outer,
     /// Index 0 sent packets with `key` as it stands, index 1 with its reverse.
     pub(super) sides: [Side; 2],
     /// The aggregator's clock when this part began.
@@ -121,10 +121,10 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(key: FlowKey, vlans: Vlans) -> Self {
+    pub(super) fn new(key: FlowKey, outer: Outer) -> Self {
         Self {
             key,
-            vlans,
+            outer,
             sides: [Side::default(); 2],
             part_began_ms: u64::MAX,
             last_seen_ms: 0,
@@ -196,12 +196,13 @@ impl Entry {
             responder_port: key.destination_port(),
             protocol: key.protocol(),
             ports_known: !key.kind().has(flow::Kind::NO_PORTS),
-            vlans: self.vlans,
+            outer: self.outer,
             from_initiator: initiator.direction(),
             from_responder: responder.direction(),
             handshake: role::handshake(key.protocol(), &initiator, &responder),
             role: roles.evidence,
             end_reason,
+            folded: false,
         };
         for side in &mut self.sides {
             side.reset();

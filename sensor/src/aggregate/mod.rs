@@ -17,11 +17,37 @@ mod tests;
 
 use std::hash::BuildHasher as _;
 
-use flow::{EndReason, FlowKey, Observation, Record, Vlans, tcp_flag};
+use flow::{EndReason, FlowKey, Observation, Outer, Record, tcp_flag};
 use hashbrown::HashTable;
+use serde::{Deserialize, Serialize};
 
 use entry::{Entry, NONE};
 use lists::{CHANGED, Lists};
+
+/// What of VLAN tags and tunnels keeps flows with equal addresses apart, and stands in their records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ApartBy {
+    /// Everything, also what differs by direction: MPLS labels and endpoints of GTP-U. Under those a conversation is
+    /// two flows of one direction each.
+    Everything,
+    /// What is the same for both directions: VLAN tags, and the numbers of tunnels that have one for both.
+    #[default]
+    BothWays,
+    /// Nothing: for a mirror port that tags one direction only, or each its own way.
+    Nothing,
+}
+
+impl ApartBy {
+    fn of(self, outer: Outer) -> Outer {
+        match self {
+            Self::Everything => outer,
+            Self::BothWays if outer.is_plain() => outer,
+            Self::BothWays => outer.both_ways(),
+            Self::Nothing => Outer::default(),
+        }
+    }
+}
 
 /// Bounds of the flow table and when flows end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +61,8 @@ pub struct AggregatorSettings {
     /// Flows held at once; about 250 bytes each. The one nearest to its end goes when the table is
     /// full.
     pub flows_open_max: u32,
+    /// What keeps flows with equal addresses apart.
+    pub apart_by: ApartBy,
 }
 
 impl Default for AggregatorSettings {
@@ -44,6 +72,7 @@ impl Default for AggregatorSettings {
             idle_timeout_ms: 15_000,
             linger_ms: 2_000,
             flows_open_max: 1_000_000,
+            apart_by: ApartBy::BothWays,
         }
     }
 }
@@ -78,6 +107,7 @@ const LOOKUPS_AT_ONCE: usize = 16;
 #[derive(Clone, Copy, Default)]
 struct Found {
     key: FlowKey,
+    outer: Outer,
     reversed: bool,
     hash: u64,
     place: u32,
@@ -149,14 +179,15 @@ impl Aggregator {
     /// Looks up the flow of `seen`.
     fn find(&self, seen: &Observation) -> Found {
         let (key, reversed) = seen.key.with_domain(0).canonical();
-        let hash = hash_of(&self.hasher, &key, seen.vlans);
-        let place = self.places.find(hash, |&place| self.is_at(place, &key, seen.vlans)).copied();
-        Found { key, reversed, hash, place: place.unwrap_or(NONE) }
+        let outer = self.settings.apart_by.of(seen.outer);
+        let hash = hash_of(&self.hasher, &key, outer);
+        let place = self.places.find(hash, |&place| self.is_at(place, &key, outer)).copied();
+        Found { key, outer, reversed, hash, place: place.unwrap_or(NONE) }
     }
 
-    fn is_at(&self, place: u32, key: &FlowKey, vlans: Vlans) -> bool {
+    fn is_at(&self, place: u32, key: &FlowKey, outer: Outer) -> bool {
         let entry = &self.entries[place as usize];
-        entry.key == *key && entry.vlans == vlans
+        entry.key == *key && entry.outer == outer
     }
 
     /// Counts packets whose flow was looked up; other flows may have come and gone since.
@@ -164,7 +195,7 @@ impl Aggregator {
         debug_assert!(seen.packets > 0, "an observation is of at least one packet");
         self.totals.packets_in += seen.packets;
         self.totals.bytes_in += seen.bytes;
-        let Found { key, reversed, hash, mut place } = found;
+        let Found { key, outer, reversed, hash, mut place } = found;
         let now_ms = *self.now_ms.get_or_insert(seen.first_ms);
         let ahead_max_ms = now_ms.saturating_add(AHEAD_MAX_MS);
         let span_ms =
@@ -172,13 +203,13 @@ impl Aggregator {
 
         let still_there = place != NONE
             && self.entries[place as usize].list < DETACHED
-            && self.is_at(place, &key, seen.vlans);
+            && self.is_at(place, &key, outer);
         if !still_there {
-            let again = self.places.find(hash, |&place| self.is_at(place, &key, seen.vlans));
+            let again = self.places.find(hash, |&place| self.is_at(place, &key, outer));
             place = again.copied().unwrap_or(NONE);
         }
         let place = if place == NONE {
-            self.open(key, seen.vlans, hash, span_ms.1, emit)
+            self.open(key, outer, hash, span_ms.1, emit)
         } else if self.entries[place as usize].closed {
             self.successor_of(place)
         } else {
@@ -292,13 +323,13 @@ impl Aggregator {
     fn open(
         &mut self,
         key: FlowKey,
-        vlans: Vlans,
+        outer: Outer,
         hash: u64,
         last_seen_ms: u64,
         emit: &mut dyn FnMut(Record),
     ) -> u32 {
         let place = loop {
-            match self.reserve(key, vlans) {
+            match self.reserve(key, outer) {
                 Some(place) => break place,
                 None => self.evict(emit),
             }
@@ -307,7 +338,7 @@ impl Aggregator {
         let (entries, hasher) = (&self.entries, &self.hasher);
         self.places.insert_unique(hash, place, |&other| {
             let entry = &entries[other as usize];
-            hash_of(hasher, &entry.key, entry.vlans)
+            hash_of(hasher, &entry.key, entry.outer)
         });
         let due_ms = last_seen_ms
             .saturating_add(self.settings.idle_timeout_ms.min(self.settings.active_timeout_ms));
@@ -318,11 +349,11 @@ impl Aggregator {
 
     /// Where packets go that come after the flow was closed; the flow itself when there is no room.
     fn successor_of(&mut self, place: u32) -> u32 {
-        let Entry { successor, key, vlans, .. } = self.entries[place as usize];
+        let Entry { successor, key, outer, .. } = self.entries[place as usize];
         if successor != NONE {
             return successor;
         }
-        let Some(successor) = self.reserve(key, vlans) else {
+        let Some(successor) = self.reserve(key, outer) else {
             return place;
         };
         self.entries[successor as usize].list = DETACHED;
@@ -371,8 +402,8 @@ impl Aggregator {
         if let Some(record) = self.entries[place as usize].poll_record(reason) {
             self.give(record, emit);
         }
-        let Entry { key, vlans, .. } = self.entries[place as usize];
-        let hash = hash_of(&self.hasher, &key, vlans);
+        let Entry { key, outer, .. } = self.entries[place as usize];
+        let hash = hash_of(&self.hasher, &key, outer);
         if let Ok(found) = self.places.find_entry(hash, |&other| other == place) {
             found.remove();
         }
@@ -386,8 +417,8 @@ impl Aggregator {
     }
 
     /// An unused place, or `None` when all are in use.
-    fn reserve(&mut self, key: FlowKey, vlans: Vlans) -> Option<u32> {
-        let entry = Entry::new(key, vlans);
+    fn reserve(&mut self, key: FlowKey, outer: Outer) -> Option<u32> {
+        let entry = Entry::new(key, outer);
         if self.unused != NONE {
             let place = self.unused;
             self.unused = self.entries[place as usize].next;
@@ -412,6 +443,6 @@ impl Aggregator {
 /// What `Entry::list` says of an entry that is in none: a successor, or an unused place.
 const DETACHED: u16 = u16::MAX;
 
-fn hash_of(hasher: &foldhash::fast::RandomState, key: &FlowKey, vlans: Vlans) -> u64 {
-    hasher.hash_one((key, vlans))
+fn hash_of(hasher: &foldhash::fast::RandomState, key: &FlowKey, outer: Outer) -> u64 {
+    hasher.hash_one((key, outer))
 }

@@ -1,9 +1,9 @@
 //! What must hold for any traffic: nothing is lost, and order within an epoch does not show.
 
-use flow::{Address, FlowKey, Kind, Observation, Record, TcpSeen, Vlans, protocol};
+use flow::{Address, FlowKey, Kind, Observation, Outer, Record, TcpSeen, Vlans, protocol};
 use proptest::prelude::*;
 
-use super::{Aggregator, AggregatorSettings};
+use super::{Aggregator, AggregatorSettings, ApartBy};
 
 const START_MS: u64 = 1_780_000_000_000;
 const EPOCH_MS: u64 = 250;
@@ -33,7 +33,7 @@ fn observation() -> impl Strategy<Value = Observation> {
                 let length_min = u16::try_from(length).unwrap_or(u16::MAX);
                 Observation {
                     key,
-                    vlans: Vlans([vlan, 0]),
+                    outer: Outer::from_vlans(Vlans([vlan, 0])),
                     packets,
                     bytes: packets * length,
                     first_ms: at.min(to),
@@ -66,6 +66,7 @@ fn settings() -> impl Strategy<Value = AggregatorSettings> {
             idle_timeout_ms,
             linger_ms,
             flows_open_max,
+            apart_by: ApartBy::BothWays,
         },
     )
 }

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use flow::{
-    Address, EndReason, FlowKey, Handshake, Kind, Observation, Record, RoleEvidence, TcpSeen,
-    Vlans, protocol,
+    Address, EndReason, FlowKey, Handshake, Kind, Observation, Outer, Record, RoleEvidence,
+    TcpSeen, Vlans, protocol,
 };
 
 use super::entry::Entry;
@@ -36,7 +36,7 @@ fn packet(
     let time_ms = START_MS + at_ms;
     Observation {
         key: FlowKey::new(source, destination, [from.1, to.1], number, Kind::V4, 0),
-        vlans: Vlans::default(),
+        outer: Outer::default(),
         packets: 1,
         bytes: 60,
         first_ms: time_ms,
@@ -218,12 +218,14 @@ fn icmp_says_itself_who_asked() {
 #[test]
 fn vlans_keep_flows_apart_and_domains_do_not() {
     let mut tagged = ask(SYN, 0);
-    tagged.vlans = Vlans([10, 0]);
+    tagged.outer = Outer::from_vlans(Vlans([10, 0]));
     let mut same = ask(SYN, 1);
     same.key = same.key.with_domain(7);
     let records = run(&[ask(SYN, 0), tagged, same]);
-    let mut found: Vec<_> =
-        records.iter().map(|record| (record.vlans.0, record.from_initiator.packets)).collect();
+    let mut found: Vec<_> = records
+        .iter()
+        .map(|record| (record.outer.vlans().0, record.from_initiator.packets))
+        .collect();
     found.sort_unstable();
     assert_eq!(found, [([0, 0], 2), ([10, 0], 1)]);
 }

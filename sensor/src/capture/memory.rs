@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use aya::Ebpf;
 use aya::maps::{Map, MapData};
-use flow::Slot;
 use flow::kernel::{CoarseSlot, Control, Cpu, Set};
+use flow::{Outer, Slot};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::CaptureError;
@@ -30,11 +30,11 @@ use super::CaptureError;
 /// pattern is a value of it.
 pub(super) unsafe trait Shared: Copy + 'static {}
 
-// SAFETY: an integer.
-unsafe impl Shared for u64 {}
+// SAFETY: `repr(C)`, two integers.
+unsafe impl Shared for Outer {}
 // SAFETY: `repr(C)`, integers, padding spelt out; its size is asserted beside it.
 unsafe impl Shared for Control {}
-// SAFETY: `repr(C)`, integers; its 208 bytes are followed only by what the alignment adds.
+// SAFETY: `repr(C)`, integers; its 360 bytes are followed only by what the alignment adds.
 unsafe impl Shared for Cpu {}
 // SAFETY: `repr(C)`, an array of slots, which are integers only.
 unsafe impl Shared for Set {}

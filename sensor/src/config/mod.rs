@@ -16,7 +16,7 @@ use thiserror::Error;
 
 pub use bounded::Bounded;
 
-use crate::aggregate::AggregatorSettings;
+use crate::aggregate::{AggregatorSettings, ApartBy};
 
 /// Where records go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -140,6 +140,10 @@ sections! {
         /// Flows held at once, about 250 bytes each: 1 to 100000000. The one nearest to its end
         /// goes when the table is full; it is reported, with that reason.
         flows_open_max: Bounded<1, 100_000_000> = Bounded::fixed::<1_000_000>();
+        /// What of VLAN tags and tunnels keeps flows with equal addresses apart: "everything",
+        /// "both_ways" (not `MPLS` labels and `GTP-U` endpoints, of which each direction has its own)
+        /// or "nothing" (for a mirror port that tags one direction only).
+        apart_by: ApartBy = ApartBy::BothWays;
         /// Processor that aggregates; unset: any.
         aggregate_cpu: Option<Cpu> = None;
     }
@@ -294,6 +298,7 @@ impl Config {
             linger_ms: self.flows.linger_ms.get(),
             flows_open_max: u32::try_from(self.flows.flows_open_max.get())
                 .expect("the range of the setting ends at 100 million"),
+            apart_by: self.flows.apart_by,
         }
     }
 }

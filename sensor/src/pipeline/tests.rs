@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crossbeam_channel::bounded;
-use flow::{Address, Books, FlowKey, Kind, Observation, TcpSeen, Vlans, protocol};
+use flow::{Address, Books, FlowKey, Kind, Observation, Outer, TcpSeen, protocol};
 use tempfile::TempDir;
 
 use super::live::{Counts, Source, SourceError, SourceFacts, run_source};
@@ -197,7 +197,7 @@ impl Source for Pretended {
             let [from, to] = [[10, 0, 0, 1], [192, 0, 2, 1]].map(Address::from_v4);
             visit(Observation {
                 key: FlowKey::new(from, to, [port, 53], protocol::UDP, Kind::V4, 0),
-                vlans: Vlans::default(),
+                outer: Outer::default(),
                 packets: 2,
                 bytes: 120,
                 first_ms: 5,

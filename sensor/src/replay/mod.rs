@@ -3,15 +3,18 @@
 //! reader that it is given.
 
 mod clock;
+mod fragments;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use flow::{Books, Malformed, Observation, Parsed, Record, TcpSeen, parse};
+use flow::kernel::{CARRIED_MPLS, CARRIED_VLAN, CARRIERS};
+use flow::{Books, Malformed, Notes, Observation, Packet, Parsed, Record, TcpSeen, parse};
 
 pub use clock::{ReplayClock, Tick};
+use fragments::Fragments;
 
 use crate::aggregate::{Aggregator, AggregatorSettings};
 use crate::pcap::{CaptureFile, CaptureFileError, CapturedFrame};
@@ -31,6 +34,14 @@ pub struct FrameCounts {
     pub frames_snapped: u64,
     /// Those without a time of their own; they count as captured with the frame before.
     pub frames_undated: u64,
+    /// IP packets shorter than their header says.
+    pub packets_cut: u64,
+    /// IP packets by what else is to be told of them, in the order of [`Notes::NAMES`].
+    pub noted: [u64; Notes::NAMES.len()],
+    /// IP packets by what carried them, named by [`flow::kernel::carrier_name`].
+    pub carried: [u64; CARRIERS],
+    /// Fragments: first ones, later ones that got their ports, later ones whose ports are unknown.
+    pub fragments: [u64; 3],
     /// Bytes on the wire.
     pub wire_bytes: u64,
     /// Earliest and latest time, milliseconds since the Unix epoch.
@@ -49,14 +60,51 @@ impl FrameCounts {
     pub fn packets_malformed(&self) -> u64 {
         self.malformed.iter().sum()
     }
+}
+
+impl FrameCounts {
+    fn handle_carriers(&mut self, packet: &Packet) {
+        for (bit, count) in self.noted.iter_mut().enumerate() {
+            *count += u64::from(packet.notes.has(Notes(1 << bit)));
+        }
+        if packet.outer.is_plain() {
+            return;
+        }
+        self.carried[CARRIED_VLAN] += u64::from(packet.outer.vlans().0[0] != 0);
+        self.carried[CARRIED_MPLS] += u64::from(packet.outer.mpls_label().is_some());
+        for kind in packet.outer.kind_numbers().into_iter().filter(|kind| *kind != 0) {
+            self.carried[kind] += 1;
+        }
+    }
+}
+
+/// Frames in, observations out: what the XDP program does on a live port, for one CPU.
+pub struct FrameObserver {
+    counts: FrameCounts,
+    fragments: Fragments,
+}
+
+impl Default for FrameObserver {
+    fn default() -> Self {
+        Self { counts: FrameCounts::default(), fragments: Fragments::new() }
+    }
+}
+
+impl FrameObserver {
+    /// What the frames so far were.
+    #[must_use]
+    pub fn counts(&self) -> &FrameCounts {
+        &self.counts
+    }
 
     /// Counts a frame; gives what it adds to a flow.
-    fn handle_frame(&mut self, frame: &CapturedFrame<'_>, time_ms: u64) -> Option<Observation> {
-        self.frames_seen += 1;
-        self.wire_bytes += frame.wire_bytes;
-        self.frames_snapped += u64::from((frame.bytes.len() as u64) < frame.wire_bytes);
-        self.frames_undated += u64::from(frame.time_ms.is_none());
-        self.span_ms = Some(match self.span_ms {
+    pub fn handle_frame(&mut self, frame: &CapturedFrame<'_>, time_ms: u64) -> Option<Observation> {
+        let counts = &mut self.counts;
+        counts.frames_seen += 1;
+        counts.wire_bytes += frame.wire_bytes;
+        counts.frames_snapped += u64::from((frame.bytes.len() as u64) < frame.wire_bytes);
+        counts.frames_undated += u64::from(frame.time_ms.is_none());
+        counts.span_ms = Some(match counts.span_ms {
             None => (time_ms, time_ms),
             Some((first_ms, last_ms)) => (first_ms.min(time_ms), last_ms.max(time_ms)),
         });
@@ -65,12 +113,17 @@ impl FrameCounts {
             None => Parsed::Malformed(Malformed::LinkHeaderCut),
         };
         match parsed {
-            Parsed::Ip(packet) => {
-                self.packets_ip += 1;
+            Parsed::Ip(mut packet) => {
+                counts.packets_ip += 1;
+                counts.packets_cut += u64::from((packet.length_told as u64) > frame.wire_bytes);
+                counts.handle_carriers(&packet);
+                if let Some(index) = self.fragments.handle_packet(&mut packet, time_ms) {
+                    counts.fragments[index] += 1;
+                }
                 let length = u16::try_from(frame.wire_bytes).unwrap_or(u16::MAX);
                 Some(Observation {
                     key: packet.key,
-                    vlans: packet.vlans,
+                    outer: packet.outer,
                     packets: 1,
                     bytes: frame.wire_bytes,
                     first_ms: time_ms,
@@ -82,11 +135,11 @@ impl FrameCounts {
                 })
             }
             Parsed::NotIp(ethertype) => {
-                *self.not_ip.entry(ethertype).or_default() += 1;
+                *counts.not_ip.entry(ethertype).or_default() += 1;
                 None
             }
             Parsed::Malformed(reason) => {
-                self.malformed[reason as usize] += 1;
+                counts.malformed[reason as usize] += 1;
                 None
             }
         }
@@ -97,7 +150,7 @@ impl FrameCounts {
 pub struct Replay {
     aggregator: Aggregator,
     clock: ReplayClock,
-    counts: FrameCounts,
+    observer: FrameObserver,
     time_ms: u64,
     /// Observations of the current epoch that the aggregator has not got yet.
     pending: Vec<Observation>,
@@ -113,7 +166,7 @@ impl Replay {
         Self {
             aggregator: Aggregator::new(settings),
             clock: ReplayClock::new(epoch_ms, settings.idle_timeout_ms),
-            counts: FrameCounts::default(),
+            observer: FrameObserver::default(),
             time_ms: 0,
             pending: Vec::with_capacity(PENDING_MAX),
         }
@@ -122,7 +175,7 @@ impl Replay {
     /// What the frames so far were.
     #[must_use]
     pub fn counts(&self) -> &FrameCounts {
-        &self.counts
+        self.observer.counts()
     }
 
     /// The books so far. A few packets of the current epoch count as in the cache; what the outputs
@@ -130,11 +183,12 @@ impl Replay {
     #[must_use]
     pub fn books(&self) -> Books {
         let totals = self.aggregator.totals();
+        let counts = self.counts();
         Books {
-            frames_seen: self.counts.frames_seen,
-            packets_ip: self.counts.packets_ip,
-            packets_not_ip: self.counts.packets_not_ip(),
-            packets_malformed: self.counts.packets_malformed(),
+            frames_seen: counts.frames_seen,
+            packets_ip: counts.packets_ip,
+            packets_not_ip: counts.packets_not_ip(),
+            packets_malformed: counts.packets_malformed(),
             packets_in_flows: totals.packets_in,
             records_out: totals.records_out,
             ..Books::default()
@@ -163,7 +217,8 @@ impl Replay {
             Tick::Epoch { now_ms } => self.aggregator.advance(now_ms, emit),
             Tick::Separate => self.aggregator.finish(emit),
         }
-        self.pending.extend(self.counts.handle_frame(frame, self.time_ms));
+        let seen = self.observer.handle_frame(frame, self.time_ms);
+        self.pending.extend(seen);
         tick != Tick::Same
     }
 

@@ -3,7 +3,10 @@
 
 use std::io::{self, Write};
 
-use flow::{Books, Direction, EndReason, Handshake, Record, RoleEvidence, community_id, protocol};
+use flow::{
+    Books, Direction, EndReason, Handshake, Outer, Record, RoleEvidence, Tunnel, community_id,
+    protocol,
+};
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
@@ -67,6 +70,10 @@ struct Line {
     vlan_outer: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     vlan_inner: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mpls_label: Option<u32>,
+    #[serde(skip_serializing_if = "Tunnels::is_empty")]
+    tunnels: Tunnels,
     initiator_packets: u64,
     initiator_bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,13 +98,16 @@ struct Line {
     handshake: Option<Handshake>,
     role: RoleEvidence,
     end_reason: EndReason,
+    #[serde(skip_serializing_if = "is_false")]
+    folded: bool,
 }
 
 impl From<&Record> for Line {
     fn from(record: &Record) -> Self {
         let ports = ports(record);
         let is_tcp = record.protocol == protocol::TCP;
-        let tag = |at: usize| Some(record.vlans.0[at]).filter(|identifier| *identifier != 0);
+        let vlans = record.outer.vlans();
+        let tag = |at: usize| Some(vlans.0[at]).filter(|identifier| *identifier != 0);
         let (initiator, responder) = (record.from_initiator, record.from_responder);
         let seen = |side: &Direction| side.packets > 0;
         let flags = |side: &Direction| (is_tcp && seen(side)).then_some(side.tcp_flags);
@@ -118,6 +128,8 @@ impl From<&Record> for Line {
             responder_port: ports.map(|ports| ports[1]),
             vlan_outer: tag(0),
             vlan_inner: tag(1),
+            mpls_label: record.outer.mpls_label(),
+            tunnels: Tunnels(record.outer),
             initiator_packets: initiator.packets,
             initiator_bytes: initiator.bytes,
             initiator_tcp_flags: flags(&initiator),
@@ -133,6 +145,7 @@ impl From<&Record> for Line {
             handshake: is_tcp.then_some(record.handshake),
             role: record.role,
             end_reason: record.end_reason,
+            folded: record.folded,
         }
     }
 }
@@ -173,6 +186,34 @@ impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&format_args!("{:.3}", self.0))
     }
+}
+
+/// What the packets came out of, outermost first, as `["vxlan:5001"]`.
+struct Tunnels(Outer);
+
+impl Tunnels {
+    fn is_empty(&self) -> bool {
+        self.0.tunnels().next().is_none()
+    }
+}
+
+impl Serialize for Tunnels {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.tunnels().map(Displayed))
+    }
+}
+
+struct Displayed(Tunnel);
+
+impl Serialize for Displayed {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 struct Text(flow::CommunityId);

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use expect_test::expect;
 use flow::{
-    Books, Direction, EndReason, Handshake, Kind, LinkLayer, Parsed, Record, RoleEvidence, Vlans,
-    parse,
+    Books, Direction, EndReason, Handshake, Kind, LinkLayer, Outer, Parsed, Record, RoleEvidence,
+    Vlans, parse,
 };
 
 use super::json::is_one_way;
@@ -30,12 +30,13 @@ fn record() -> Record {
         responder_port: 443,
         protocol: 6,
         ports_known: true,
-        vlans: Vlans([10, 20]),
+        outer: Outer::from_vlans(Vlans([10, 20])),
         from_initiator: side(5),
         from_responder: side(4),
         handshake: Handshake::Established,
         role: RoleEvidence::Handshake,
         end_reason: EndReason::EndOfFlow,
+        folded: false,
     }
 }
 
@@ -54,11 +55,12 @@ fn one_line_a_record_and_nothing_unknown_as_zero() {
         ports_known: false,
         initiator_port: 0,
         responder_port: 0,
-        vlans: Vlans::default(),
+        outer: Outer::default(),
         from_responder: Direction::default(),
         handshake: Handshake::None,
         role: RoleEvidence::FirstPacket,
         end_reason: EndReason::IdleTimeout,
+        folded: false,
         ..record()
     };
     let beyond_calendars = Record { start_ms: u64::MAX, end_ms: u64::MAX, ..fragment };

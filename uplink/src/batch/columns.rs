@@ -11,15 +11,17 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use flow::{Direction, EndReason, Handshake, Record, RoleEvidence, Vlans};
+use flow::{Direction, EndReason, Handshake, Outer, Record, RoleEvidence};
 
 use super::dictionary::{self, Values};
 use crate::reader::{DecodeError, Reader, unzigzag, write_varint, zigzag};
 
 /// Levels above 3 gain less than 2 % on flow columns and cost twice the time.
 const ZSTD_LEVEL: i32 = 3;
-/// Bytes of a shape: protocol, bits, handshake, role, end reason, both TCP flags, two VLAN tags.
-const SHAPE: usize = 11;
+/// Bytes of a shape: protocol, bits, handshake, role, end reason, both TCP flags, the two words of the outer identity.
+const SHAPE: usize = 23;
+/// Those before the outer identity.
+const SHAPE_FRONT: usize = 7;
 /// Bytes of an address: IPv4 as `::ffff:a.b.c.d`; the shape's bits say which version it is.
 const ADDRESS: usize = 16;
 const PORT: usize = 2;
@@ -60,6 +62,7 @@ const COLUMNS: [(&str, usize); 27] = [
 const PORTS_KNOWN: u8 = 1;
 const INITIATOR_V4: u8 = 2;
 const RESPONDER_V4: u8 = 4;
+const FOLDED: u8 = 8;
 
 /// Appends the column section. Every record's end is at or after its start.
 pub(super) fn encode(records: &[Record], end_ms: u64, out: &mut Vec<u8>) -> std::io::Result<()> {
@@ -105,11 +108,13 @@ fn shape(record: &Record) -> [u8; SHAPE] {
         (record.ports_known, PORTS_KNOWN),
         (record.initiator.is_ipv4(), INITIATOR_V4),
         (record.responder.is_ipv4(), RESPONDER_V4),
+        (record.folded, FOLDED),
     ] {
         bits |= if set { bit } else { 0 };
     }
-    let [outer, inner] = record.vlans.0.map(u16::to_le_bytes);
-    [
+    let mut shape = [0; SHAPE];
+    let (front, outer) = shape.split_at_mut(SHAPE_FRONT);
+    front.copy_from_slice(&[
         record.protocol,
         bits,
         record.handshake as u8,
@@ -117,11 +122,11 @@ fn shape(record: &Record) -> [u8; SHAPE] {
         record.end_reason as u8,
         record.from_initiator.tcp_flags,
         record.from_responder.tcp_flags,
-        outer[0],
-        outer[1],
-        inner[0],
-        inner[1],
-    ]
+    ]);
+    let (layers, ids) = outer.split_at_mut(8);
+    layers.copy_from_slice(&record.outer.layers.to_le_bytes());
+    ids.copy_from_slice(&record.outer.ids.to_le_bytes());
+    shape
 }
 
 fn octets(address: IpAddr) -> [u8; ADDRESS] {
@@ -253,8 +258,8 @@ fn decode_shape(shape: [u8; SHAPE]) -> Result<Record, DecodeError> {
     let unknown = |field, offset, value: u8| {
         reader.value_at(field, offset, u64::from(value), "a known number")
     };
-    let [protocol, bits, handshake, role, end_reason, flags, flags_back, vlans @ ..] = shape;
-    if bits & !(PORTS_KNOWN | INITIATOR_V4 | RESPONDER_V4) != 0 {
+    let [protocol, bits, handshake, role, end_reason, flags, flags_back, outer @ ..] = shape;
+    if bits & !(PORTS_KNOWN | INITIATOR_V4 | RESPONDER_V4 | FOLDED) != 0 {
         return Err(unknown("bits", 1, bits));
     }
     let unspecified = |bit| {
@@ -264,6 +269,17 @@ fn decode_shape(shape: [u8; SHAPE]) -> Result<Record, DecodeError> {
             IpAddr::V6(Ipv6Addr::UNSPECIFIED)
         }
     };
+    let (words, _) = outer.as_chunks::<8>();
+    let [layers, ids] = [0, 1].map(|at| words.get(at).copied().map_or(0, u64::from_le_bytes));
+    let outer = Outer { layers, ids };
+    if !outer.is_valid() {
+        return Err(reader.value_at(
+            "outer identity",
+            SHAPE_FRONT,
+            layers,
+            "one that a frame can have",
+        ));
+    }
     Ok(Record {
         start_ms: 0,
         end_ms: 0,
@@ -273,15 +289,13 @@ fn decode_shape(shape: [u8; SHAPE]) -> Result<Record, DecodeError> {
         responder_port: 0,
         protocol,
         ports_known: bits & PORTS_KNOWN != 0,
-        vlans: Vlans([
-            u16::from_le_bytes([vlans[0], vlans[1]]),
-            u16::from_le_bytes([vlans[2], vlans[3]]),
-        ]),
+        outer,
         from_initiator: Direction { tcp_flags: flags, ..Direction::default() },
         from_responder: Direction { tcp_flags: flags_back, ..Direction::default() },
         handshake: Handshake::try_from(handshake).map_err(|n| unknown("handshake", 2, n))?,
         role: RoleEvidence::try_from(role).map_err(|n| unknown("role", 3, n))?,
         end_reason: EndReason::try_from(end_reason).map_err(|n| unknown("end reason", 4, n))?,
+        folded: bits & FOLDED != 0,
     })
 }
 

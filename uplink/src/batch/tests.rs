@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use flow::{Books, Direction, EndReason, Handshake, Record, RoleEvidence, Vlans};
+use flow::{
+    Books, Direction, EndReason, Handshake, Outer, Record, RoleEvidence, Tunnel, TunnelKind, Vlans,
+};
 use proptest::prelude::*;
 
 use super::{
@@ -72,12 +74,13 @@ fn extremes() -> Vec<Record> {
             responder_port: 0,
             protocol: 0xff,
             ports_known: false,
-            vlans: Vlans([u16::MAX, 4094]),
+            outer: Outer::from_vlans(Vlans([4095, 4094])),
             from_initiator: Direction { packets: 1, bytes: 0, length_max: u16::MAX, ..wide },
             from_responder: Direction { packets: 0, bytes: 1, ..Direction::default() },
             handshake: Handshake::OneWay,
             role: RoleEvidence::Guess,
             end_reason: EndReason::LackOfResources,
+            folded: false,
         },
         Record { initiator: IpAddr::V6(Ipv6Addr::UNSPECIFIED), ..base },
     ]
@@ -264,16 +267,26 @@ fn any_direction() -> impl Strategy<Value = Direction> {
     )
 }
 
+/// VLAN tags, label and tunnels within the bounds of [`Outer`].
+fn any_outer() -> impl Strategy<Value = (Vlans, Option<u32>, Vec<Tunnel>)> {
+    let tunnel = (prop::sample::select(TunnelKind::ALL.to_vec()), any::<u32>())
+        .prop_map(|(kind, id)| Tunnel { kind, id: kind.has_id().then_some(id) });
+    let tunnels = prop::collection::vec(tunnel, 0..=2);
+    let label = prop::option::of(0..1_u32 << 20);
+    ((0..4096_u16, 0..4096_u16), label, tunnels)
+        .prop_map(|((outer, inner), label, tunnels)| (Vlans([outer, inner]), label, tunnels))
+}
+
 prop_compose! {
     fn any_record()(
         (one, other) in any::<(u64, u64)>(),
         initiator in any::<IpAddr>(),
         responder in any::<IpAddr>(),
         (initiator_port, responder_port, protocol, ports_known) in any::<(u16, u16, u8, bool)>(),
-        vlans in any::<[u16; 2]>(),
+        (vlans, label, tunnels) in any_outer(),
         from_initiator in any_direction(),
         from_responder in any_direction(),
-        (handshake, role, end_reason) in (0..=5_u8, 1..=4_u8, 1..=5_u8),
+        (handshake, role, end_reason, folded) in (0..=5_u8, 1..=4_u8, 1..=5_u8, any::<bool>()),
     ) -> Record {
         Record {
             start_ms: one.min(other),
@@ -284,12 +297,13 @@ prop_compose! {
             responder_port,
             protocol,
             ports_known,
-            vlans: Vlans(vlans),
+            outer: Outer::new(vlans, label, tunnels).expect("within the bounds"),
             from_initiator,
             from_responder,
             handshake: Handshake::try_from(handshake).expect("in range"),
             role: RoleEvidence::try_from(role).expect("in range"),
             end_reason: EndReason::try_from(end_reason).expect("in range"),
+            folded,
         }
     }
 }

@@ -1,23 +1,23 @@
 //! The loaded object and its tables: flips the epoch, waits until no program writes the old half, and gives
 //! every slot of it. Knows nothing of interfaces.
 
-mod stacks;
+mod outers;
 mod totals;
 
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::util::{KernelVersion, nr_cpus, online_cpus};
 use aya::{Ebpf, EbpfLoader};
 use flow::kernel::{
-    COARSE_SLOTS, CoarseSlot, Control, Cpu, DOMAIN_UNKNOWN, NO_REGION, STACKS, Set, not_ip_name,
+    COARSE_SLOTS, CoarseSlot, Control, Cpu, DOMAIN_UNKNOWN, NO_REGION, OUTERS, Set, not_ip_name,
 };
-use flow::{Observation, Slot, TcpSeen};
+use flow::{FRAGMENTS, Observation, Outer, Slot, TcpSeen};
 use rustix::thread::{MembarrierCommand, MembarrierQuery, membarrier, membarrier_query};
 
 use super::clock::{TickTime, Ticks};
 use super::error::system_error;
 use super::memory::Table;
 use super::{CaptureError, object};
-use stacks::Stacks;
+use outers::Outers;
 pub use totals::{DrainTotals, Folded, KernelCounters};
 
 /// The program whose test run reads the tick counter.
@@ -76,13 +76,13 @@ pub(super) struct Epochs {
     sets: Table<Set>,
     log: Table<Slot>,
     coarse: Table<CoarseSlot>,
-    stack_words: Table<u64>,
+    identities: Table<Outer>,
     generation: u32,
     ticks: Ticks,
-    stacks: Stacks,
+    outers: Outers,
     /// What CPUs without a region had counted at the last drain.
     strays: Vec<Stray>,
-    /// Packets whose VLAN stack found no number here; the kernel counted them as placed.
+    /// Packets whose outer identity found no number here; the kernel counted them as placed.
     packets_unnumbered: u64,
 }
 
@@ -124,9 +124,9 @@ impl Epochs {
             sets: Table::take(&mut ebpf, "SETS")?,
             log: Table::take(&mut ebpf, "LOG")?,
             coarse: Table::take(&mut ebpf, "COARSE")?,
-            stack_words: Table::take(&mut ebpf, "STACK_WORDS")?,
+            identities: Table::take(&mut ebpf, "OUTER_IDENTITIES")?,
             strays: vec![Stray::default(); cpus.len()],
-            stacks: Stacks::new(regions),
+            outers: Outers::new(regions),
             packets_unnumbered: 0,
             ebpf,
             sizes,
@@ -181,8 +181,8 @@ impl Epochs {
             .map_err(|error| CaptureError::Barrier(error.into()))?;
         let mut drain = Drain {
             time: self.ticks.at_now(),
-            stacks: &mut self.stacks,
-            stack_words: &self.stack_words,
+            outers: &mut self.outers,
+            identities: &self.identities,
             visit,
             totals: DrainTotals::default(),
             packets_unnumbered: 0,
@@ -238,12 +238,12 @@ impl Epochs {
             counters.frames_seen += cpu.frames_seen;
             counters.packets_ip += cpu.packets_ip;
             counters.packets_folded += cpu.packets_folded;
-            for (sum, one) in counters.malformed.iter_mut().zip(cpu.malformed) {
-                *sum += one;
-            }
-            for (sum, one) in not_ip.iter_mut().zip(cpu.not_ip) {
-                *sum += one;
-            }
+            counters.packets_cut += cpu.packets_cut;
+            add(&mut counters.malformed, &cpu.malformed);
+            add(&mut counters.noted, &cpu.noted);
+            add(&mut counters.carried, &cpu.carried);
+            add(&mut counters.fragments, &cpu.fragments);
+            add(&mut not_ip, &cpu.not_ip);
         }
         counters.packets_malformed = counters.malformed.iter().sum();
         counters.packets_not_ip = not_ip.iter().sum();
@@ -253,11 +253,17 @@ impl Epochs {
     }
 }
 
+fn add(sums: &mut [u64], more: &[u64]) {
+    for (sum, one) in sums.iter_mut().zip(more) {
+        *sum += one;
+    }
+}
+
 /// One drain under way.
 struct Drain<'a> {
     time: TickTime,
-    stacks: &'a mut Stacks,
-    stack_words: &'a Table<u64>,
+    outers: &'a mut Outers,
+    identities: &'a Table<Outer>,
     visit: &'a mut dyn FnMut(Observation),
     totals: DrainTotals,
     packets_unnumbered: u64,
@@ -273,11 +279,11 @@ impl Drain<'_> {
         let first_ms = self.time.unix_ms(slot.first);
         let elapsed = slot.last_and_syn & Slot::LAST_MAX;
         let last_ms = self.time.unix_ms(slot.first.wrapping_add(u32::from(elapsed)));
-        let Some((key, vlans)) = self.stacks.number(self.stack_words, region, slot.key) else {
+        let Some((key, outer)) = self.outers.number(self.identities, region, slot.key) else {
             self.packets_unnumbered += packets;
             self.fold(Folded {
                 key: None,
-                vlans: None,
+                outer: None,
                 packets,
                 bytes: slot.bytes(),
                 syns: u64::from(slot.last_and_syn & Slot::SYN_SEEN != 0),
@@ -290,7 +296,7 @@ impl Drain<'_> {
         self.totals.bytes += slot.bytes();
         (self.visit)(Observation {
             key,
-            vlans,
+            outer,
             packets,
             bytes: slot.bytes(),
             first_ms,
@@ -308,15 +314,15 @@ impl Drain<'_> {
 
     fn coarse(&mut self, region: u32, old: u32, slots: &[CoarseSlot]) {
         for slot in slots.iter().filter(|slot| slot.generation == old && slot.packets > 0) {
-            let numbered = slot.key().map(|key| self.stacks.number(self.stack_words, region, key));
-            let (key, vlans) = match numbered {
-                Some(Some((key, vlans))) => (Some(key), Some(vlans)),
+            let numbered = slot.key().map(|key| self.outers.number(self.identities, region, key));
+            let (key, outer) = match numbered {
+                Some(Some((key, outer))) => (Some(key), Some(outer)),
                 Some(None) => (slot.key().map(|key| key.with_domain(DOMAIN_UNKNOWN)), None),
                 None => (None, None),
             };
             self.fold(Folded {
                 key,
-                vlans,
+                outer,
                 packets: slot.packets,
                 bytes: slot.bytes,
                 syns: slot.syns,
@@ -331,7 +337,7 @@ impl Drain<'_> {
         if now.packets > before.packets {
             self.fold(Folded {
                 key: None,
-                vlans: None,
+                outer: None,
                 packets: now.packets - before.packets,
                 bytes: now.bytes.saturating_sub(before.bytes),
                 syns: now.syns.saturating_sub(before.syns),
@@ -410,7 +416,9 @@ fn load_object(sizes: TableSizes, rows: u32, regions: u32) -> Result<Ebpf, Captu
         .map_max_entries("SETS", halves * sizes.sets)
         .map_max_entries("LOG", halves * sizes.log_slots)
         .map_max_entries("COARSE", halves * COARSE_SLOTS)
-        .map_max_entries("STACK_WORDS", regions * STACKS);
+        .map_max_entries("OUTER_IDENTITIES", regions * OUTERS)
+        .map_max_entries("FIRST_FRAGMENTS", regions * FRAGMENTS)
+        .map_max_entries("WALKS", rows);
     loader.load(object::OBJECT).map_err(|error| match error {
         aya::EbpfError::MapError(aya::maps::MapError::CreateError { io_error, .. })
             if io_error.kind() == std::io::ErrorKind::PermissionDenied =>

@@ -1,6 +1,7 @@
 //! What a drain gives beside the observations, and what the kernel has counted.
 
-use flow::{FlowKey, Malformed, Vlans};
+use flow::kernel::CARRIERS;
+use flow::{FlowKey, Malformed, Notes, Outer};
 
 /// Packets that found no room in cache and log: exact totals for one destination, port and protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -8,8 +9,8 @@ pub struct Folded {
     /// Destination, destination port and protocol (the source is unspecified); `None` for the rest, which is
     /// every packet that found no place even here.
     pub key: Option<FlowKey>,
-    /// The VLAN tags of the key's domain; `None` where they are not known.
-    pub vlans: Option<Vlans>,
+    /// The outer identity of the key's domain; `None` where it is not known.
+    pub outer: Option<Outer>,
     /// Packets.
     pub packets: u64,
     /// Layer-2 bytes.
@@ -54,4 +55,12 @@ pub struct KernelCounters {
     pub packets_malformed: u64,
     /// The same by reason, in the order of [`Malformed::ALL`].
     pub malformed: [u64; Malformed::ALL.len()],
+    /// IP packets shorter than their header says.
+    pub packets_cut: u64,
+    /// IP packets by what else is to be told of them, in the order of [`Notes::NAMES`].
+    pub noted: [u64; Notes::NAMES.len()],
+    /// IP packets by what carried them, named by [`flow::kernel::carrier_name`].
+    pub carried: [u64; CARRIERS],
+    /// Fragments: first ones, later ones that got their ports, later ones whose ports are unknown.
+    pub fragments: [u64; 3],
 }

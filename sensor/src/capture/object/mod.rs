@@ -53,12 +53,13 @@ const PROGRAMS: [(&str, &str); 6] = [
 const DATA: [&str; 3] = ["license", ".rodata", tables::SECTION];
 
 /// Sections that only describe the others.
-const DESCRIPTIONS: [&str; 9] = [
+const DESCRIPTIONS: [&str; 10] = [
     "",
     ".strtab",
     ".symtab",
     ".BTF",
     ".BTF.ext",
+    ".rel.text",
     ".rel.BTF",
     ".rel.BTF.ext",
     ".relxdp",

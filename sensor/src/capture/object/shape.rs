@@ -8,7 +8,7 @@ use std::fmt;
 use std::mem::offset_of;
 
 use flow::kernel::{CoarseSlot, Control, Cpu, Set};
-use flow::{Address, FlowKey, Slot};
+use flow::{Address, FlowKey, FragmentSlot, Outer, Slot, Walk};
 
 use super::ObjectError;
 use super::btf::{Type, Types};
@@ -101,7 +101,12 @@ kept!(Cpu {
     stray_syns: u64,
     malformed: [u64; flow::Malformed::ALL.len()],
     not_ip: [u64; flow::kernel::NOT_IP_KINDS],
+    packets_cut: u64,
+    noted: [u64; flow::Notes::NAMES.len()],
+    carried: [u64; flow::kernel::CARRIERS],
+    fragments: [u64; 3],
 });
+kept!(Outer { layers: u64, ids: u64 });
 kept!(CoarseSlot {
     destination: Address,
     tail: u64,
@@ -112,6 +117,56 @@ kept!(CoarseSlot {
     last: u32,
     generation: u32,
     padding: u32,
+});
+
+/// The same for a type whose fields are its own business, with their offsets; that the list is complete shows in the
+/// object, of which the comparison wants every field, and in the sum of the sizes.
+macro_rules! kept_as {
+    ($type:ident { $($offset:literal $field:ident: $of:ty),+ $(,)? }) => {
+        impl Kept for $type {
+            const SHAPE: Shape = Shape::Struct(
+                size_of::<$type>(),
+                &[$(Field {
+                    name: stringify!($field),
+                    offset: $offset,
+                    shape: &<$of as Kept>::SHAPE,
+                }),+],
+            );
+        }
+
+        const _: () = assert!(0 $(+ size_of::<$of>())+ == size_of::<$type>());
+    };
+}
+
+kept_as!(FragmentSlot {
+    0 source: Address,
+    16 destination: Address,
+    32 outer: Outer,
+    48 tail: u64,
+    56 identification: u32,
+    60 time: u32,
+});
+kept_as!(Walk {
+    0 source: Address,
+    16 destination: Address,
+    32 tail: u64,
+    40 packet_outer: Outer,
+    56 outer: Outer,
+    72 identification: u32,
+    76 network_offset: u32,
+    80 transport_offset: u32,
+    84 length_told: u32,
+    88 offset: u32,
+    92 tags: u32,
+    96 ethertype: u16,
+    98 named: u16,
+    100 tcp_flags: u8,
+    101 ttl: u8,
+    102 notes: u8,
+    103 fragment: u8,
+    104 reached: u8,
+    105 guessed: u8,
+    106 padding: [u16; 3],
 });
 
 impl Kept for Set {

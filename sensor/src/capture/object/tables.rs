@@ -4,8 +4,8 @@
 //! The definitions are read from where the loader reads them: the variables of section `.maps` in the object's
 //! types.
 
-use flow::Slot;
 use flow::kernel::{CoarseSlot, Control, Cpu, MMAPABLE, Set};
+use flow::{FragmentSlot, Outer, Slot, Walk};
 
 use super::ObjectError;
 use super::btf::{Type, Types};
@@ -18,13 +18,15 @@ pub(super) const SECTION: &str = ".maps";
 const ARRAY: usize = 2;
 
 /// Every table, with what its entries are made of: integers only, and of packet bytes no more than two addresses.
-pub(super) const TABLES: [(&str, Shape); 6] = [
+pub(super) const TABLES: [(&str, Shape); 8] = [
     ("CONTROL", Control::SHAPE),
     ("CPUS", Cpu::SHAPE),
     ("SETS", Set::SHAPE),
     ("LOG", Slot::SHAPE),
     ("COARSE", CoarseSlot::SHAPE),
-    ("STACK_WORDS", u64::SHAPE),
+    ("OUTER_IDENTITIES", Outer::SHAPE),
+    ("FIRST_FRAGMENTS", FragmentSlot::SHAPE),
+    ("WALKS", Walk::SHAPE),
 ];
 
 /// Refuses tables beyond the list, and those that are not as the list has them.

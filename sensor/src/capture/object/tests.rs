@@ -141,9 +141,9 @@ fn another_kind_of_table_is_refused() {
 
 #[test]
 fn a_table_of_another_name_is_refused() {
-    let object = changed(b"STACK_WORDS\0", b"STACK_BYTES\0");
+    let object = changed(b"OUTER_IDENTITIES\0", b"OUTER_IDENTIFIED\0");
     let refused = check(&object).expect_err("not on the list");
-    assert_eq!(refused, ObjectError::TableUnknown("STACK_BYTES".to_owned()));
+    assert_eq!(refused, ObjectError::TableUnknown("OUTER_IDENTIFIED".to_owned()));
 }
 
 #[test]
@@ -156,13 +156,13 @@ fn a_table_that_keeps_bytes_in_a_row_is_refused() {
         };
         matches!(types.get(*element), Ok(Type::Integer { bytes: 1, .. }))
     });
-    let words = property("STACK_WORDS", "value");
+    let words = property("OUTER_IDENTITIES", "value");
     let pointer = |to| [0, kind(POINTER), to];
     let object = changed_types(&pointer(words), &pointer(bytes.expect("the licence has a type")));
     let refused = check(&object).expect_err("bytes in a row");
     assert_eq!(
         refused.to_string(),
-        "table `STACK_WORDS` keeps 18 single bytes in a row in `entry`"
+        "table `OUTER_IDENTITIES` keeps 18 single bytes in a row in `entry`"
     );
 }
 
