@@ -68,6 +68,7 @@ fn scan(random: &mut Random, end_ms: u64) -> Record {
         handshake: Handshake::Syn,
         role: RoleEvidence::Handshake,
         end_reason: EndReason::IdleTimeout,
+        folded: false,
     }
 }
 
@@ -103,6 +104,7 @@ fn page(random: &mut Random, end_ms: u64) -> Record {
         handshake: Handshake::Established,
         role: RoleEvidence::Handshake,
         end_reason: EndReason::EndOfFlow,
+        folded: false,
     }
 }
 

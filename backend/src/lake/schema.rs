@@ -404,6 +404,7 @@ pub fn records(rows: &RecordBatch) -> Result<Vec<Record>, SchemaError> {
             handshake: word(&handshake, row, "handshake", handshake_from)?,
             role: word(&role, row, "role", role_from)?,
             end_reason: word(&end_reason, row, "end_reason", end_reason_from)?,
+            folded: false,
         });
     }
     Ok(records)

@@ -171,6 +171,7 @@ pub(crate) fn connection(n: u32) -> Record {
         handshake: Handshake::Established,
         role: RoleEvidence::Handshake,
         end_reason: EndReason::EndOfFlow,
+        folded: false,
     }
 }
 

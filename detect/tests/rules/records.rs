@@ -45,6 +45,7 @@ fn record(at_ms: u64, from: (IpAddr, u16), to: (IpAddr, u16)) -> Record {
         handshake: Handshake::None,
         role: RoleEvidence::Handshake,
         end_reason: EndReason::IdleTimeout,
+        folded: false,
     }
 }
 

@@ -202,6 +202,7 @@ impl Entry {
             handshake: role::handshake(key.protocol(), &initiator, &responder),
             role: roles.evidence,
             end_reason,
+            folded: false,
         };
         for side in &mut self.sides {
             side.reset();

@@ -21,6 +21,8 @@ struct Answers {
     records_acked: AtomicU64,
     records_acked_earlier: AtomicU64,
     records_rejected: AtomicU64,
+    /// Whether there is a connection; unknown before the first attempt ended.
+    connected: Mutex<Option<bool>>,
     /// The failure was told; the next ones are not, until it works again.
     failing: AtomicBool,
     /// Why there is no connection; `None` while there is one, and before the first attempt ended.
@@ -29,6 +31,7 @@ struct Answers {
 
 impl Answers {
     fn set_trouble(&self, trouble: Option<String>) {
+        *self.connected.lock().unwrap_or_else(PoisonError::into_inner) = Some(trouble.is_none());
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 }
@@ -80,6 +83,11 @@ impl Delivery {
     /// Records that the backend refused for good.
     pub(super) fn records_rejected(&self) -> u64 {
         self.answers.records_rejected.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is a connection; unknown before the first attempt ended.
+    pub(super) fn connected(&self) -> Option<bool> {
+        *self.answers.connected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until the backend has acknowledged something; says whether it did in time.

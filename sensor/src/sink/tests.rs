@@ -36,6 +36,7 @@ fn record() -> Record {
         handshake: Handshake::Established,
         role: RoleEvidence::Handshake,
         end_reason: EndReason::EndOfFlow,
+        folded: false,
     }
 }
 

@@ -282,6 +282,7 @@ fn decode_shape(shape: [u8; SHAPE]) -> Result<Record, DecodeError> {
         handshake: Handshake::try_from(handshake).map_err(|n| unknown("handshake", 2, n))?,
         role: RoleEvidence::try_from(role).map_err(|n| unknown("role", 3, n))?,
         end_reason: EndReason::try_from(end_reason).map_err(|n| unknown("end reason", 4, n))?,
+        folded: false,
     })
 }
 

@@ -290,6 +290,7 @@ prop_compose! {
             handshake: Handshake::try_from(handshake).expect("in range"),
             role: RoleEvidence::try_from(role).expect("in range"),
             end_reason: EndReason::try_from(end_reason).expect("in range"),
+            folded: false,
         }
     }
 }
