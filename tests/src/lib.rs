@@ -4,10 +4,14 @@
 
 mod captures;
 mod cpu;
+mod live;
 mod programs;
 mod station;
+mod veth;
 
 pub use captures::{capture_folder, skip};
 pub use cpu::stay_on_one_cpu;
+pub use live::LiveSensor;
 pub use programs::{Process, program, read};
 pub use station::{Backend, Station};
+pub use veth::VethPair;

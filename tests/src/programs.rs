@@ -63,6 +63,12 @@ impl Process {
         Ok(Self { child, log: log.to_owned() })
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Everything it has said so far, and what said programs before it with the same log.
     #[must_use]
     pub fn log(&self) -> String {
