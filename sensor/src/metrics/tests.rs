@@ -54,12 +54,13 @@ fn the_list_of_metrics() {
     let text = render(&everything(), &REQUESTS);
     let list: Vec<String> =
         list(&text).iter().map(|(name, kind)| format!("{kind} {name}")).collect();
-    expect![[r"
+    expect![[r#"
         info spanwatch_sensor
         counter spanwatch_nic_received
         counter spanwatch_nic_missed
         counter spanwatch_nic_frames_seen
         counter spanwatch_interface_losses
+        counter spanwatch_packets_cut
         counter spanwatch_frames_seen
         counter spanwatch_packets_ip
         counter spanwatch_packets_in_flows
@@ -86,6 +87,9 @@ fn the_list_of_metrics() {
         counter spanwatch_batches_quarantined
         counter spanwatch_packets_not_ip
         counter spanwatch_packets_malformed
+        counter spanwatch_packets_carried
+        counter spanwatch_packets_noted
+        counter spanwatch_fragments
         gauge spanwatch_interfaces_up
         gauge spanwatch_interfaces_down
         gauge spanwatch_interfaces_gone
@@ -105,7 +109,7 @@ fn the_list_of_metrics() {
         gauge spanwatch_uplink_connected
         gauge spanwatch_updated_time_seconds
         counter spanwatch_metrics_requests
-    "]]
+    "#]]
     .assert_eq(&(list.join("\n") + "\n"));
 }
 

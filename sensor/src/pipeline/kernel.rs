@@ -169,6 +169,7 @@ impl Source for Kernel {
             },
             not_ip: counters.not_ip,
             malformed: counters.malformed,
+            traits: counters.traits,
             port: PortCounts {
                 nic_frames_seen: ports.nic.received.map(|_| ports.frames_seen),
                 nic_frames_in_flight: ports.nic.received.map(|_| in_flight),

@@ -16,6 +16,7 @@ use crate::aggregate::Aggregator;
 use crate::capture::{Folded, LogFill};
 use crate::config::{Config, Cpu};
 use crate::summary::Summary;
+use crate::traits::PacketTraits;
 
 /// Chunks between the threads. When they are all full the drain waits, and the kernel's cache takes
 /// more, or folds and counts.
@@ -36,6 +37,8 @@ pub struct Counts {
     pub not_ip: Vec<(&'static str, u64)>,
     /// Malformed frames by the number of their reason.
     pub malformed: [u64; Malformed::ALL.len()],
+    /// What is counted of IP packets beside their flows.
+    pub traits: PacketTraits,
     /// The interfaces, where the source has any.
     pub port: PortCounts,
 }
@@ -261,6 +264,7 @@ impl Live {
                 summary.handle_books(&outputs.books(), &totals, &folding, open);
                 summary.not_ip = self.counts.not_ip.iter().copied().collect();
                 summary.handle_malformed(&self.counts.malformed);
+                summary.handle_traits(&self.counts.traits);
                 summary.handle_port(&self.counts.port);
                 self.epochs.fill(summary);
             },

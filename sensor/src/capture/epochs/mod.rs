@@ -257,11 +257,11 @@ impl Epochs {
             counters.frames_seen += cpu.frames_seen;
             counters.packets_ip += cpu.packets_ip;
             counters.packets_folded += cpu.packets_folded;
-            counters.packets_cut += cpu.packets_cut;
+            counters.traits.cut += cpu.packets_cut;
             add(&mut counters.malformed, &cpu.malformed);
-            add(&mut counters.noted, &cpu.noted);
-            add(&mut counters.carried, &cpu.carried);
-            add(&mut counters.fragments, &cpu.fragments);
+            add(&mut counters.traits.noted, &cpu.noted);
+            add(&mut counters.traits.carried, &cpu.carried);
+            add(&mut counters.traits.fragments, &cpu.fragments);
             add(&mut not_ip, &cpu.not_ip);
         }
         counters.packets_malformed = counters.malformed.iter().sum();
