@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use uplink::{EnrolmentCode, MemberId};
 
 use crate::database::Database;
-use crate::folder::Folder;
+use crate::folder::{Accepted, Folder};
 use crate::ingest::now_ms;
 use crate::query::{self, Format};
 use crate::report::{self, Asked};
@@ -106,6 +106,11 @@ enum Command {
         #[arg(long, value_name = "FILE.html")]
         out: PathBuf,
     },
+    /// Go on with a lake that was restored from an older copy: the database forgets what the lake does not have.
+    ///
+    /// The rows that are missing in the lake were acknowledged, so no sensor has them any more. Findings that they
+    /// made stay.
+    AcceptLake(Data),
     /// Print what is stored, by numbers.
     Status {
         #[command(flatten)]
@@ -219,14 +224,28 @@ impl Cli {
                     from_ms: from,
                     to_ms: to,
                 };
-                let session =
-                    folder.lake().await?.session(&folder.limits(&folder.config()?)).await?;
-                let database = folder.database().await?;
+                let (database, lake) = folder.stores().await?;
+                let session = lake.session(&folder.limits(&folder.config()?)).await?;
                 let input = report::gather(&database, &session, &member, asked).await?;
                 let html = report::render(&input)?;
                 std::fs::write(&file, html).with_context(|| file.display().to_string())?;
                 writeln!(out, "wrote {}", file.display())?;
                 Ok(())
+            }
+            Command::AcceptLake(data) => {
+                let accepted = Folder::open(&data.folder)?.accept_lake().await?;
+                Ok(match accepted {
+                    None => writeln!(
+                        out,
+                        "the lake is not older than the database; nothing was changed"
+                    )?,
+                    Some(Accepted { lake_version, database_version, forgotten }) => writeln!(
+                        out,
+                        "the database was at version {database_version} and is at {lake_version} as the lake \
+                         is; it forgot {} batches with {} records that the lake does not have",
+                        forgotten.batches, forgotten.records
+                    )?,
+                })
             }
             Command::Status { data, json } => {
                 let status = Status::read(&Folder::open(&data.folder)?).await?;

@@ -14,12 +14,13 @@ use datafusion::prelude::SessionContext;
 use detect::{Detection, Finding, FindingId, Prefix};
 use futures::StreamExt;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use uplink::MemberId;
 
 use crate::database::Database;
 use crate::ingest::{Stored, now_ms};
 use crate::lake::{self, Received};
+use crate::trouble::Trouble;
 
 /// How far back a restart reads, by the packets' time: longer than any detector's window.
 const LOOKBACK_MS: i64 = 24 * 3_600_000;
@@ -70,6 +71,7 @@ impl Watched {
 pub struct Detector {
     database: Database,
     members: BTreeMap<MemberId, Watched>,
+    saving: Trouble,
 }
 
 impl Detector {
@@ -79,7 +81,7 @@ impl Detector {
     ///
     /// When lake or database cannot be read.
     pub async fn rebuild(database: Database, session: &SessionContext) -> anyhow::Result<Self> {
-        let mut detector = Self { database, members: BTreeMap::new() };
+        let mut detector = Self { database, members: BTreeMap::new(), saving: Trouble::default() };
         for (member, newest_ms) in newest(session).await? {
             let records = detector
                 .replay(session, &member, newest_ms)
@@ -136,12 +138,20 @@ impl Detector {
 
     /// What cannot be saved now is kept for the next time.
     async fn save(&mut self) {
+        let mut failed = None;
         for (member, watched) in &mut self.members {
             let findings: Vec<Finding> = watched.unsaved.values().cloned().collect();
             match self.database.upsert_findings(member.as_str(), &findings, now_ms()).await {
                 Ok(()) => watched.unsaved.clear(),
-                Err(error) => tracing::error!(%error, %member, "findings could not be saved yet"),
+                Err(error) => failed = Some((member, error)),
             }
+        }
+        if let Some((member, error)) = failed {
+            if let Some(attempts) = self.saving.handle_failure(Instant::now()) {
+                tracing::error!(%error, attempts, %member, "findings could not be saved yet");
+            }
+        } else if let Some(attempts) = self.saving.handle_success() {
+            tracing::info!(attempts, "findings are saved again");
         }
     }
 

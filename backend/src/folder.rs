@@ -18,7 +18,7 @@ use thiserror::Error;
 use uplink::{AuthorityError, CertificateAuthority};
 
 use crate::config::{self, Config, ConfigError};
-use crate::database::{Database, DatabaseError};
+use crate::database::{Database, DatabaseError, Forgotten};
 use crate::lake::{Lake, LakeError, SessionLimits};
 
 /// Why a data folder cannot be used.
@@ -63,6 +63,33 @@ pub enum FolderError {
     /// Lake.
     #[error(transparent)]
     Lake(#[from] LakeError),
+    /// The lake is older than the database, as after a restore of one without the other: acknowledged rows are
+    /// missing. Remedy: the message says it.
+    #[error(
+        "the lake {lake} is at version {lake_version}, the database has copied its log up to version \
+         {database_version}: the lake is older, as after a restore of an old copy of it, and what the database \
+         says of batches is wrong. Restore the lake that belongs to the database; if there is none, \
+         `spanwatch-backend accept-lake` makes the database forget what the lake does not have"
+    )]
+    LakeOlder {
+        /// The table's folder.
+        lake: PathBuf,
+        /// The newest version there.
+        lake_version: u64,
+        /// The version that the database knows.
+        database_version: u64,
+    },
+}
+
+/// What was forgotten so that database and lake agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The lake's version, and now the database's.
+    pub lake_version: u64,
+    /// The version that the database knew.
+    pub database_version: u64,
+    /// Batches that the lake does not have.
+    pub forgotten: Forgotten,
 }
 
 /// A folder that `init` made.
@@ -153,6 +180,50 @@ impl Folder {
     /// When it is missing or its log cannot be read.
     pub async fn lake(&self) -> Result<Lake, FolderError> {
         Ok(Lake::open(&self.lake_path()).await?)
+    }
+
+    /// Database and lake, which belong together: the database is a copy of the lake's log, never ahead of it.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be opened, or the lake is older than the database.
+    pub async fn stores(&self) -> Result<(Database, Lake), FolderError> {
+        let database = self.database().await?;
+        // Before the lake is opened: a `serve` beside this process commits to the lake first, then copies.
+        let database_version = database.applied_version().await?;
+        let lake = self.lake().await?;
+        let lake_version = lake.version();
+        if database_version > lake_version {
+            return Err(FolderError::LakeOlder {
+                lake: self.lake_path(),
+                lake_version,
+                database_version,
+            });
+        }
+        Ok((database, lake))
+    }
+
+    /// Makes the database agree with a lake that is older: it forgets the batches that the lake does not have.
+    /// `None` when the two agree.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be opened, or this folder is being served.
+    pub async fn accept_lake(&self) -> Result<Option<Accepted>, FolderError> {
+        let lock = self.lock()?;
+        let (database, lake) = (self.database().await?, self.lake().await?);
+        let (lake_version, database_version) = (lake.version(), database.applied_version().await?);
+        if database_version <= lake_version {
+            return Ok(None);
+        }
+        let mut held = Vec::new();
+        for (sensor, boot_epoch) in database.sessions().await? {
+            let watermark = lake.watermark(&sensor, boot_epoch).await?;
+            held.push((sensor, boot_epoch, watermark.unwrap_or(0)));
+        }
+        let forgotten = database.forget_after(&held, lake_version).await?;
+        drop(lock);
+        Ok(Some(Accepted { lake_version, database_version, forgotten }))
     }
 
     /// Its keys.

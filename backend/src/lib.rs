@@ -15,3 +15,4 @@ pub mod query;
 pub mod report;
 pub mod serve;
 pub mod status;
+mod trouble;

@@ -28,8 +28,7 @@ pub async fn serve(
     let config = folder.config()?;
     let lock = folder.lock()?;
     let authority = Arc::new(folder.authority()?);
-    let database = folder.database().await?;
-    let lake = folder.lake().await?;
+    let (database, lake) = folder.stores().await?;
 
     let session = lake.session(&folder.limits(&config)).await?;
     let detector = Detector::rebuild(database.clone(), &session).await?;

@@ -36,11 +36,10 @@ impl Status {
     ///
     /// # Errors
     ///
-    /// When one of them gives no answer.
+    /// When one of them gives no answer, or the lake is older than the database: the numbers would not agree.
     pub async fn read(folder: &Folder) -> anyhow::Result<Self> {
         let config = folder.config()?;
-        let database = folder.database().await?;
-        let lake = folder.lake().await?;
+        let (database, lake) = folder.stores().await?;
         let session = lake.session(&folder.limits(&config)).await?;
         let counted = session.sql("SELECT count(*) FROM flows").await?.collect().await?;
         let rows: i64 = counted

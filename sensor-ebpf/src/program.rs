@@ -14,7 +14,7 @@ use aya_ebpf::{
 use flow::{
     LinkLayer, Packet, Walked,
     kernel::{Cpu, not_ip_index},
-    parse_plain,
+    parse_common, parse_plain,
 };
 
 use crate::{
@@ -81,12 +81,15 @@ pub(crate) fn count<const FRAGS: bool>(context: &XdpContext, alter: impl FnOnce(
     let cpu = unsafe { &mut *cpu };
     cpu.frames_seen += 1;
     let frame = XdpFrame::new(context);
-    match parse_plain(&frame) {
-        Some(mut packet) => {
-            alter(&mut packet);
-            cache::count(cpu, &packet, length::<FRAGS>(context, &frame));
-        }
-        None => other::<FRAGS>(context, cpu),
+    if let Some(mut packet) = parse_plain(&frame) {
+        alter(&mut packet);
+        cache::count(cpu, &packet, length::<FRAGS>(context, &frame));
+    } else if let Some(mut packet) = parse_common(&frame) {
+        alter(&mut packet);
+        carrier::count_carriers(cpu, &packet);
+        cache::count(cpu, &packet, length::<FRAGS>(context, &frame));
+    } else {
+        other::<FRAGS>(context, cpu);
     }
 }
 
@@ -101,7 +104,7 @@ fn length<const FRAGS: bool>(context: &XdpContext, frame: &XdpFrame) -> u64 {
     }
 }
 
-/// Counts a frame that is not of the plain case. A function of its own, so that the plain case keeps its registers.
+/// Counts a frame of any other shape. A function of its own, so that the common shapes keep their registers.
 #[inline(never)]
 fn other<const FRAGS: bool>(context: &XdpContext, cpu: &mut Cpu) {
     // SAFETY: takes no argument; inlined by kernels from 6.10 on.

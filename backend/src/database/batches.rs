@@ -3,6 +3,7 @@
 use flow::Books;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use uplink::SensorId;
 
 use super::{Database, DatabaseError, signed, unsigned};
 use crate::lake::Summary;
@@ -36,6 +37,15 @@ pub struct BatchRow {
     pub bytes: u64,
     /// The sensor's totals at that moment.
     pub books: Books,
+}
+
+/// What the database no longer says, because the lake does not have it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Batches.
+    pub batches: u64,
+    /// Records in them.
+    pub records: u64,
 }
 
 /// What is known of one sensor.
@@ -141,6 +151,63 @@ impl Database {
         .await?;
         transaction.commit().await?;
         Ok(())
+    }
+
+    /// Every boot epoch of every sensor that there are batches of.
+    ///
+    /// # Errors
+    ///
+    /// When the database refuses.
+    pub async fn sessions(&self) -> Result<Vec<(SensorId, u64)>, DatabaseError> {
+        let rows = sqlx::query("SELECT DISTINCT sensor, boot_epoch FROM batches ORDER BY 1, 2")
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter()
+            .map(|row| {
+                let text: String = row.try_get("sensor")?;
+                let sensor = SensorId::parse(&text).map_err(|_why| DatabaseError::Corrupt {
+                    what: "a sensor identifier",
+                    value: text,
+                })?;
+                Ok((sensor, unsigned("a boot epoch", row.try_get("boot_epoch")?)?))
+            })
+            .collect()
+    }
+
+    /// Forgets the batches of each boot epoch after the highest sequence that the lake holds of it, and takes the
+    /// lake's version as the one that was copied, in one transaction.
+    ///
+    /// # Errors
+    ///
+    /// When the database refuses; then nothing was forgotten.
+    pub async fn forget_after(
+        &self,
+        held: &[(SensorId, u64, u64)],
+        lake_version: u64,
+    ) -> Result<Forgotten, DatabaseError> {
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut forgotten = Forgotten::default();
+        for (sensor, boot_epoch, sequence) in held {
+            let gone: Vec<i64> = sqlx::query_scalar(
+                "DELETE FROM batches WHERE sensor = ? AND boot_epoch = ? AND sequence > ? \
+                 RETURNING records",
+            )
+            .bind(sensor.as_str())
+            .bind(signed(*boot_epoch))
+            .bind(signed(*sequence))
+            .fetch_all(&mut *transaction)
+            .await?;
+            forgotten.batches += gone.len() as u64;
+            for records in gone {
+                forgotten.records += unsigned("a count", records)?;
+            }
+        }
+        sqlx::query("UPDATE applied SET lake_version = ?")
+            .bind(signed(lake_version))
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(forgotten)
     }
 
     /// Counts batches that had been stored before.

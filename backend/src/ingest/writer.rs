@@ -10,6 +10,7 @@ use uplink::{Batch, Commit, CommitError, IntakeError, SensorId};
 use super::{Request, Requests, now_ms};
 use crate::database::Database;
 use crate::lake::{self, Lake, LakeError, Received, Summary};
+use crate::trouble::Trouble;
 
 /// Days of event time in one batch, each of which is a file. A batch of a busy sensor has one or two.
 const BATCH_DAYS_MAX: usize = 400;
@@ -72,6 +73,8 @@ pub struct Writer {
     halted: HashSet<Session>,
     applied_version: u64,
     last_received_ms: u64,
+    storing: Trouble,
+    copying: Trouble,
 }
 
 impl Writer {
@@ -97,6 +100,8 @@ impl Writer {
             halted: HashSet::new(),
             applied_version,
             last_received_ms: 0,
+            storing: Trouble::default(),
+            copying: Trouble::default(),
         };
         writer.catch_up().await?;
         Ok(writer)
@@ -221,7 +226,14 @@ impl Writer {
         let started = Instant::now();
         match self.lake.append(&received).await {
             Err(error) => {
-                tracing::error!(%error, batches = received.len(), "batches could not be stored");
+                if let Some(attempts) = self.storing.handle_failure(Instant::now()) {
+                    tracing::error!(
+                        %error,
+                        attempts,
+                        batches = received.len(),
+                        "batches could not be stored; their sensors keep them and try again"
+                    );
+                }
                 for session in highest.into_keys() {
                     self.watermarks.remove(&session);
                     self.halted.insert(session);
@@ -231,6 +243,9 @@ impl Writer {
                 }
             }
             Ok(version) => {
+                if let Some(attempts) = self.storing.handle_success() {
+                    tracing::info!(attempts, "batches can be stored again");
+                }
                 let elapsed_ms = started.elapsed().as_millis();
                 tracing::info!(version, batches = received.len(), records, elapsed_ms, "stored");
                 for (session, sequence) in highest {
@@ -256,7 +271,11 @@ impl Writer {
         let summaries: Vec<Summary> = received.iter().map(Summary::new).collect();
         match self.database.apply(version, &summaries).await {
             Ok(()) => self.applied_version = version,
-            Err(error) => tracing::error!(%error, version, "batch summaries could not be copied"),
+            Err(error) => {
+                if let Some(attempts) = self.copying.handle_failure(Instant::now()) {
+                    tracing::error!(%error, attempts, version, "batch summaries could not be copied");
+                }
+            }
         }
     }
 
@@ -275,8 +294,17 @@ impl Writer {
     }
 
     async fn try_to_catch_up(&mut self) {
-        if let Err(error) = self.catch_up().await {
-            tracing::error!(%error, "the database's copy of the commit log is behind");
+        match self.catch_up().await {
+            Ok(()) => {
+                if let Some(attempts) = self.copying.handle_success() {
+                    tracing::info!(attempts, "the database's copy of the commit log is complete");
+                }
+            }
+            Err(error) => {
+                if let Some(attempts) = self.copying.handle_failure(Instant::now()) {
+                    tracing::error!(%error, attempts, "the database's copy of the commit log is behind");
+                }
+            }
         }
     }
 

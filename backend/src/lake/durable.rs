@@ -10,7 +10,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -26,22 +26,78 @@ use futures::stream::BoxStream;
 /// How many names a staged file may try before the put fails: leftovers of as many crashes at one place.
 const STAGING_NAMES_MAX: u32 = 64;
 
-/// The data files that were written since somebody last took the list: what must go again when a commit of
-/// several files stops half-way.
+/// Data files that the library has encoded and nobody has written yet.
+///
+/// Between [`Staging::begin`] and [`Staging::take`] a data file that is put stays in memory. So the one who commits
+/// writes it, and learns first-hand when the disk is full: the library answers a failed put by aborting an upload
+/// that is none any more, which is a panic in `object_store`. Bounded by what one commit may hold.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Written(Arc<Mutex<Vec<PathBuf>>>);
+pub(super) struct Staging(Arc<Mutex<Option<Vec<Staged>>>>);
 
-impl Written {
-    pub(super) fn take(&self) -> Vec<PathBuf> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+/// One encoded data file.
+#[derive(Debug)]
+pub(super) struct Staged {
+    path: PathBuf,
+    payload: PutPayload,
+}
+
+impl Staging {
+    /// Keeps data files in memory from now on; what was kept before is dropped.
+    pub(super) fn begin(&self) {
+        *self.files() = Some(Vec::new());
     }
 
-    fn note(&self, path: &FilePath) {
+    /// Gives what was put since [`Staging::begin`], and keeps nothing more.
+    pub(super) fn take(&self) -> Vec<Staged> {
+        self.files().take().unwrap_or_default()
+    }
+
+    fn files(&self) -> MutexGuard<'_, Option<Vec<Staged>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a file of this name is kept in memory now.
+    fn keeps(&self, path: &FilePath) -> bool {
         let is_data = path.extension().is_some_and(|extension| extension == "parquet")
             && !path.components().any(|part| part.as_os_str() == "_delta_log");
-        if is_data {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(path.to_owned());
+        is_data && self.files().is_some()
+    }
+
+    fn keep(&self, path: PathBuf, payload: PutPayload) {
+        if let Some(files) = self.files().as_mut() {
+            files.push(Staged { path, payload });
         }
+    }
+}
+
+/// Why data files could not be written.
+#[derive(Debug)]
+pub(super) struct WriteError {
+    /// Which file.
+    pub(super) path: PathBuf,
+    /// What the system said.
+    pub(super) source: io::Error,
+}
+
+/// Writes all files durably, or none: on a full disk each attempt would leave more behind.
+pub(super) fn write_all(files: &[Staged]) -> std::result::Result<(), WriteError> {
+    for (number, Staged { path, payload }) in files.iter().enumerate() {
+        if let Err(source) = put(path, payload, false) {
+            for written in &files[..=number] {
+                remove_unused(&written.path);
+            }
+            return Err(WriteError { path: path.clone(), source });
+        }
+    }
+    Ok(())
+}
+
+fn remove_unused(path: &FilePath) {
+    if let Err(source) = fs::remove_file(path)
+        && source.kind() != io::ErrorKind::NotFound
+    {
+        let path = path.display();
+        tracing::warn!(%source, %path, "a data file without a commit stays behind");
     }
 }
 
@@ -49,12 +105,12 @@ impl Written {
 #[derive(Debug)]
 pub(super) struct DurableFileSystem {
     inner: LocalFileSystem,
-    written: Written,
+    staging: Staging,
 }
 
 impl DurableFileSystem {
-    pub(super) fn new(written: Written) -> Self {
-        Self { inner: LocalFileSystem::new(), written }
+    pub(super) fn new(staging: Staging) -> Self {
+        Self { inner: LocalFileSystem::new(), staging }
     }
 }
 
@@ -83,8 +139,11 @@ impl ObjectStore for DurableFileSystem {
             }
         };
         let path = self.inner.path_to_filesystem(location)?;
+        if self.staging.keeps(&path) {
+            self.staging.keep(path, payload);
+            return Ok(PutResult { e_tag: None, version: None });
+        }
         let name = path.display().to_string();
-        self.written.note(&path);
         let done = tokio::task::spawn_blocking(move || put(&path, &payload, create)).await?;
         match done {
             Ok(()) => Ok(PutResult { e_tag: None, version: None }),
@@ -101,12 +160,15 @@ impl ObjectStore for DurableFileSystem {
         opts: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
         let path = self.inner.path_to_filesystem(location)?;
+        if self.staging.keeps(&path) {
+            let (staging, parts) = (self.staging.clone(), Vec::new());
+            return Ok(Box::new(StagedUpload { staging, path, parts }));
+        }
         let folder = path.clone();
         // The inner store makes missing folders without syncing their parents.
         tokio::task::spawn_blocking(move || make_folders(folder.parent()))
             .await?
             .map_err(|source| failed(&path.display().to_string(), &source))?;
-        self.written.note(&path);
         let inner = self.inner.put_multipart_opts(location, opts).await?;
         Ok(Box::new(DurableUpload { inner, path }))
     }
@@ -163,7 +225,7 @@ impl DurableFileSystem {
     }
 }
 
-/// An upload in parts: the checkpoint and the data files of the lake, when they are large.
+/// An upload in parts: the checkpoint, when it is large.
 #[derive(Debug)]
 struct DurableUpload {
     inner: Box<dyn MultipartUpload>,
@@ -189,6 +251,34 @@ impl MultipartUpload for DurableUpload {
 
     async fn abort(&mut self) -> Result<()> {
         self.inner.abort().await
+    }
+}
+
+/// A data file that came in parts, because it is large, and stays in memory.
+#[derive(Debug)]
+struct StagedUpload {
+    staging: Staging,
+    path: PathBuf,
+    parts: Vec<PutPayload>,
+}
+
+#[async_trait]
+impl MultipartUpload for StagedUpload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        // In the order of the calls, which is the order of the file.
+        self.parts.push(data);
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        let parts = std::mem::take(&mut self.parts);
+        self.staging.keep(self.path.clone(), parts.into_iter().flatten().collect());
+        Ok(PutResult { e_tag: None, version: None })
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.parts.clear();
+        Ok(())
     }
 }
 

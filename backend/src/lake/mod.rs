@@ -31,7 +31,7 @@ use serde_json::Value;
 use thiserror::Error;
 use uplink::{Batch, SensorId};
 
-use durable::{DurableFileSystem, Written};
+use durable::{DurableFileSystem, Staging, WriteError};
 pub use schema::{
     RECORD_COLUMNS, SchemaError, TIME_MS_MAX, address_bytes, address_from_bytes, check, days, hex,
     received_ms, records,
@@ -60,6 +60,15 @@ pub enum LakeError {
         /// What went wrong.
         #[source]
         source: Box<DeltaTableError>,
+    },
+    /// A data file could not be written; nothing of it stays. Remedy: make room on the disk.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
     },
     /// The folder's path is not usable. Remedy: give an absolute path of plain UTF-8.
     #[error("{path} cannot be a lake: {reason}")]
@@ -166,7 +175,7 @@ pub struct SessionLimits {
 pub struct Lake {
     table: DeltaTable,
     path: String,
-    written: Written,
+    staging: Staging,
 }
 
 impl Lake {
@@ -176,7 +185,7 @@ impl Lake {
     ///
     /// When there is a table already, or the disk refuses.
     pub async fn create(folder: &Path) -> Result<(), LakeError> {
-        let (table, path, _written) = locate(folder)?;
+        let (table, path, _staging) = locate(folder)?;
         let created = table
             .create()
             .with_table_name("flows")
@@ -197,9 +206,9 @@ impl Lake {
     ///
     /// When there is none, or its log cannot be read.
     pub async fn open(folder: &Path) -> Result<Self, LakeError> {
-        let (mut table, path, written) = locate(folder)?;
+        let (mut table, path, staging) = locate(folder)?;
         table.load().await.map_err(|source| delta(&path, source))?;
-        Ok(Self { table, path, written })
+        Ok(Self { table, path, staging })
     }
 
     /// The version that this handle sees.
@@ -255,14 +264,7 @@ impl Lake {
     ///
     /// When the disk refuses or another writer is in the way.
     pub async fn append(&mut self, batches: &[Received]) -> Result<u64, LakeError> {
-        drop(self.written.take());
-        let adds = match self.write_files(batches).await {
-            Ok(adds) => adds,
-            Err(error) => {
-                self.remove_written();
-                return Err(error);
-            }
-        };
+        let adds = self.write_files(batches).await?;
         let mut sequences = BTreeMap::new();
         for Received { batch, .. } in batches {
             let id = app_id(&batch.header.sensor, batch.header.boot_epoch);
@@ -275,7 +277,24 @@ impl Lake {
         }
     }
 
+    /// Writes the rows as one file for each day, durably; all of them, or none.
     async fn write_files(&self, batches: &[Received]) -> Result<Vec<Add>, LakeError> {
+        self.staging.begin();
+        let encoded = self.encode(batches).await;
+        let files = self.staging.take();
+        let adds = encoded?;
+        let written = tokio::task::spawn_blocking(move || durable::write_all(&files)).await;
+        match written {
+            Ok(Ok(())) => Ok(adds),
+            Ok(Err(WriteError { path, source })) => Err(LakeError::Write { path, source }),
+            Err(ended) => {
+                Err(LakeError::Write { path: self.path.clone().into(), source: ended.into() })
+            }
+        }
+    }
+
+    /// Makes Parquet of the rows; what the library puts stays in memory.
+    async fn encode(&self, batches: &[Received]) -> Result<Vec<Add>, LakeError> {
         let failed = |source| delta(&self.path, source);
         let properties = writer_properties().map_err(|source| failed(source.into()))?;
         let mut writer = RecordBatchWriter::for_table(&self.table)
@@ -287,19 +306,6 @@ impl Lake {
             }
         }
         writer.flush().await.map_err(failed)
-    }
-
-    /// Of several days' files some may be there when the next does not fit: on a full disk each attempt would
-    /// leave more behind. A file that was never finished is gone already.
-    fn remove_written(&self) {
-        for path in self.written.take() {
-            if let Err(source) = std::fs::remove_file(&path)
-                && source.kind() != std::io::ErrorKind::NotFound
-            {
-                let path = path.display();
-                tracing::warn!(%source, %path, "a data file without a commit stays behind");
-            }
-        }
     }
 
     async fn commit(
@@ -431,21 +437,21 @@ fn delta(path: &str, source: DeltaTableError) -> LakeError {
     LakeError::Delta { path: path.to_owned(), source: Box::new(source) }
 }
 
-fn locate(folder: &Path) -> Result<(DeltaTable, String, Written), LakeError> {
+fn locate(folder: &Path) -> Result<(DeltaTable, String, Staging), LakeError> {
     let path = folder.display().to_string();
     let bad = |reason: String| LakeError::Path { path: path.clone(), reason };
     let absolute = std::path::absolute(folder).map_err(|source| bad(source.to_string()))?;
     let text = absolute.to_str().ok_or_else(|| bad("it is not UTF-8".to_owned()))?;
     // Trailing slash and all: the table's root as a folder, so that relative paths join below it.
     let url = deltalake::ensure_table_uri(text).map_err(|source| bad(source.to_string()))?;
-    let written = Written::default();
-    let store = Arc::new(DurableFileSystem::new(written.clone()));
+    let staging = Staging::default();
+    let store = Arc::new(DurableFileSystem::new(staging.clone()));
     let table = DeltaTableBuilder::from_url(url.clone())
         .map_err(|source| bad(source.to_string()))?
         .with_storage_backend(store, url)
         .build()
         .map_err(|source| bad(source.to_string()))?;
-    Ok((table, path, written))
+    Ok((table, path, staging))
 }
 
 /// zstd-1 and delta-coded times: measured against the alternatives in the design's storage notes.

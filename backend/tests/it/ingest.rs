@@ -1,7 +1,11 @@
 //! Acknowledged means durable, and nothing is stored twice, whatever fails in between.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use backend::lake::{RECORD_COLUMNS, Received, records};
+use backend::serve::serve;
+use backend::status::Status;
 use futures::future::join_all;
 use uplink::{Commit, CommitError, Intake};
 
@@ -56,6 +60,67 @@ async fn a_crash_between_commit_and_acknowledgement_stores_once_and_keeps_the_bo
     let states = lab.database().await?.batches_between("town-hall", 0, u64::MAX).await?;
     assert_eq!(states.len(), 1);
     assert_eq!((states[0].books.frames_seen, states[0].bytes), (100, 11));
+    Ok(())
+}
+
+/// Copies a folder with what is in it.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lake_older_than_the_database_is_refused_until_it_is_accepted() -> Result<()> {
+    let lab = Lab::new().await?;
+    let running = lab.start().await?;
+    for sequence in 1..=4 {
+        running.commit(batch(1, sequence.into(), five(sequence))).await?;
+    }
+    let (lake, older) = (lab.path().join("lake"), lab.path().join("older"));
+    copy(&lake, &older)?;
+    for sequence in 5..=6 {
+        running.commit(batch(1, sequence.into(), five(sequence))).await?;
+    }
+    // A boot epoch that the old lake knows nothing of.
+    running.commit(batch(2, 1, five(7))).await?;
+    running.stop().await?;
+    std::fs::remove_dir_all(&lake)?;
+    std::fs::rename(&older, &lake)?;
+
+    let told = |error: anyhow::Error| -> Result<()> {
+        let text = error.to_string();
+        anyhow::ensure!(text.contains("is at version 4"), "{text}");
+        anyhow::ensure!(text.contains("up to version 7"), "{text}");
+        anyhow::ensure!(text.contains("accept-lake"), "{text}");
+        Ok(())
+    };
+    let never = std::future::pending();
+    told(serve(&lab.folder, &mut Vec::new(), never).await.expect_err("the books are wrong"))?;
+    told(Status::read(&lab.folder).await.expect_err("the books are wrong"))?;
+
+    let accepted = lab.folder.accept_lake().await?.context("there is something to accept")?;
+    assert_eq!((accepted.forgotten.batches, accepted.forgotten.records), (3, 15));
+    assert_eq!((accepted.lake_version, accepted.database_version), (4, 7));
+    assert_eq!(lab.folder.accept_lake().await?, None, "now they agree");
+    let status = Status::read(&lab.folder).await?;
+    assert_eq!((status.rows_stored, status.batches_stored), (20, 4));
+
+    // The sensor goes on after what it has delivered, and the books are copied again.
+    let running = lab.start().await?;
+    assert_eq!(running.ingest.last_sequence(&sensor(), 1).await?, Some(4));
+    assert_eq!(running.commit(batch(1, 7, five(8))).await?, Commit::Stored);
+    running.stop().await?;
+    let status = Status::read(&lab.folder).await?;
+    assert_eq!((status.rows_stored, status.batches_stored), (25, 5));
     Ok(())
 }
 

@@ -141,9 +141,9 @@ sections! {
         /// goes when the table is full; it is reported, with that reason.
         flows_open_max: Bounded<1, 100_000_000> = Bounded::fixed::<1_000_000>();
         /// What of VLAN tags and tunnels keeps flows with equal addresses apart: "everything",
-        /// "both_ways" (not `MPLS` labels and `GTP-U` endpoints, of which each direction has its own)
-        /// or "nothing" (for a mirror port that tags one direction only).
-        apart_by: ApartBy = ApartBy::BothWays;
+        /// "conversation" (not MPLS labels and GTP-U endpoints, which differ by direction) or
+        /// "nothing" (for a mirror port that tags one direction only).
+        apart_by: ApartBy = ApartBy::Conversation;
         /// Processor that aggregates; unset: any.
         aggregate_cpu: Option<Cpu> = None;
     }

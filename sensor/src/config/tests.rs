@@ -155,6 +155,10 @@ fn default_file() {
         # Flows held at once, about 250 bytes each: 1 to 100000000. The one nearest to its end
         # goes when the table is full; it is reported, with that reason.
         flows_open_max = 1000000
+        # What of VLAN tags and tunnels keeps flows with equal addresses apart: "everything",
+        # "conversation" (not MPLS labels and GTP-U endpoints, which differ by direction) or
+        # "nothing" (for a mirror port that tags one direction only).
+        apart_by = "conversation"
         # Processor that aggregates; unset: any.
         #aggregate_cpu =
 

@@ -2,14 +2,16 @@
 //! without repeating itself, and counts what was acknowledged.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, select};
 use tokio::sync::watch;
 use uplink::{DeliverError, DeliverOptions, DeliveryEvent, Shutdown, SpoolHandle, deliver};
+
+use super::news::News;
 
 /// After this long it is told that, and for what, the end of the sensor waits.
 const NOTICE_AFTER: Duration = Duration::from_secs(1);
@@ -21,13 +23,16 @@ struct Answers {
     records_acked: AtomicU64,
     records_acked_earlier: AtomicU64,
     records_rejected: AtomicU64,
-    /// The failure was told; the next ones are not, until it works again.
-    failing: AtomicBool,
-    /// Why there is no connection; `None` while there is one, and before the first attempt ended.
+    news: Mutex<News>,
+    /// Why nothing is acknowledged; `None` while something is, and before the first attempt ended.
     trouble: Mutex<Option<String>>,
 }
 
 impl Answers {
+    fn news(&self) -> MutexGuard<'_, News> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn set_trouble(&self, trouble: Option<String>) {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
@@ -169,22 +174,31 @@ fn handle_event(answers: &Answers, tell: &Sender<()>, event: &DeliveryEvent) {
             }
             // One message that something happened is enough.
             let _full = tell.try_send(());
-            tracing::debug!("{event}");
-        }
-        DeliveryEvent::Connected { .. } => {
-            answers.failing.store(false, Ordering::Relaxed);
             answers.set_trouble(None);
-            tracing::info!("{event}");
+            if answers.news().handle_answer() {
+                tracing::info!("the backend stores batches again; {event}");
+            } else {
+                tracing::debug!("{event}");
+            }
+        }
+        DeliveryEvent::Connected { batches_waiting, .. } => {
+            if answers.news().handle_connected(*batches_waiting) {
+                answers.set_trouble(None);
+                tracing::info!("{event}");
+            } else {
+                tracing::debug!("{event}");
+            }
         }
         DeliveryEvent::Unreachable { reason, .. } | DeliveryEvent::Disconnected { reason, .. } => {
             answers.set_trouble(Some(reason.clone()));
-            if answers.failing.swap(true, Ordering::Relaxed) {
-                tracing::debug!("{event}");
-            } else {
+            if answers.news().handle_failure(Instant::now()) {
                 tracing::warn!("{event}; records are kept in the spool meanwhile");
+            } else {
+                tracing::debug!("{event}");
             }
         }
         DeliveryEvent::Rejected { records, .. } => {
+            answers.news().handle_answer();
             answers.records_rejected.fetch_add(u64::from(*records), Ordering::Relaxed);
             let _full = tell.try_send(());
             tracing::error!("{event}");

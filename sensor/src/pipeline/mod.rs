@@ -12,6 +12,7 @@ mod deliver;
 mod delivery;
 mod kernel;
 mod live;
+mod news;
 mod offline;
 mod privileges;
 #[cfg(test)]

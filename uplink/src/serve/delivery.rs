@@ -291,9 +291,16 @@ fn count<I>(backend: &Backend<I>, peer: &Peer, key: Key, outcome: &Outcome) {
         Outcome::Retry(_) => &totals.batches_retried,
     };
     counter.add(1);
-    if matches!(outcome, Outcome::Rejected(_) | Outcome::Retry(_)) {
-        let Key { boot_epoch, sequence } = key;
-        tracing::warn!(sensor = %peer.sensor, boot_epoch, sequence, %outcome, "batch");
+    let Key { boot_epoch, sequence } = key;
+    match outcome {
+        Outcome::Rejected(_) => {
+            tracing::warn!(sensor = %peer.sensor, boot_epoch, sequence, %outcome, "batch");
+        }
+        // The store has told its trouble, once; here it would be a line for each batch and attempt.
+        Outcome::Retry(_) => {
+            tracing::debug!(sensor = %peer.sensor, boot_epoch, sequence, %outcome, "batch");
+        }
+        Outcome::Stored | Outcome::Duplicate => {}
     }
 }
 
