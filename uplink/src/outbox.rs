@@ -67,9 +67,9 @@ pub struct OutboxTotals {
     pub records_sealed: u64,
     /// Batches sealed.
     pub batches_sealed: u64,
-    /// Records evicted before the backend had them.
+    /// Records given up before the backend had them: evicted, or sealed under an earlier identity.
     pub records_evicted: u64,
-    /// Batches evicted before the backend had them.
+    /// Batches given up before the backend had them.
     pub batches_evicted: u64,
     /// Batches that wait now, those of earlier boot epochs included.
     pub batches_waiting: u64,
@@ -151,6 +151,8 @@ pub struct Outbox {
     object_sha256: [u8; 32],
     sensor_version: String,
     totals: OutboxTotals,
+    /// Batches of an earlier identity are in no sealed batch's books yet.
+    superseded_untold: bool,
 }
 
 impl Outbox {
@@ -176,7 +178,13 @@ impl Outbox {
             previous_blake3: [0; 32],
             object_sha256: options.object_sha256,
             sensor_version: options.sensor_version,
-            totals: OutboxTotals { recovery, ..OutboxTotals::default() },
+            totals: OutboxTotals {
+                records_evicted: recovery.records_superseded,
+                batches_evicted: recovery.batches_superseded,
+                recovery,
+                ..OutboxTotals::default()
+            },
+            superseded_untold: recovery.batches_superseded > 0,
         })
     }
 
@@ -237,6 +245,13 @@ impl Outbox {
         let key = Key { boot_epoch: self.boot_epoch, sequence: self.next_sequence };
         let evicted = self.shared.spool.store(key, &bytes, count)?;
         self.shared.stored.notify_one();
+        if self.superseded_untold {
+            self.superseded_untold = false;
+            // The next opening would only tell of them once more.
+            if let Err(error) = self.shared.spool.superseded_told() {
+                tracing::warn!(%error, "batches of another identity stay marked as not told");
+            }
+        }
         self.previous_blake3 = checksum;
         self.next_sequence += 1;
         self.totals.records_sealed = records_sealed;

@@ -10,6 +10,13 @@ pub(crate) struct Key {
     pub(crate) sequence: u64,
 }
 
+impl Key {
+    /// The name of a batch's file without its ending; names sort by age.
+    pub(super) fn stem(boot_epoch: u64, sequence: u64) -> String {
+        format!("{boot_epoch:020}-{sequence:020}")
+    }
+}
+
 /// One spooled batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {

@@ -6,17 +6,21 @@
 //! STATE/spool/00000000001795258800-00000000000000000002.tmp      being written, or left by a crash
 //! ```
 //!
+//! Batches of another identity are moved out, see [`superseded`].
+//!
 //! A batch is stored when the file was synced, renamed and its folder synced, in this order: a crash leaves
 //! the whole file or a `.tmp`, which the next opening removes.
 
 mod disk;
 mod index;
+mod superseded;
 #[cfg(test)]
 mod tests;
 
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -24,11 +28,13 @@ use thiserror::Error;
 
 pub(crate) use disk::{Disk, RealDisk};
 pub(crate) use index::{Entry, Key, SpoolIndex};
+pub(crate) use superseded::waiting;
 
 use crate::batch::BATCH_BYTES_MAX;
 use crate::private::{self, FileError};
 use crate::state::Identity;
 use crate::{BatchHeader, SensorId, open_header};
+use superseded::Superseded;
 
 /// Files kept in `quarantine` and in `rejected`, each: enough to find a cause, and a bound on the disk.
 const SET_ASIDE_MAX: usize = 64;
@@ -68,10 +74,14 @@ pub enum SpoolError {
 pub struct Recovery {
     /// Half-written files of a crash, removed.
     pub temporary_removed: u64,
-    /// Damaged or foreign files, moved to `quarantine`.
+    /// Damaged files, and what is no batch, moved to `quarantine`.
     pub batches_quarantined: u64,
     /// Whole batches that wait for the backend.
     pub batches_found: u64,
+    /// Batches that another identity has sealed, moved to `superseded`, and not told to the backend yet.
+    pub batches_superseded: u64,
+    /// Records in those: given up, as the evicted ones are.
+    pub records_superseded: u64,
 }
 
 /// What was given up to make room.
@@ -87,6 +97,7 @@ pub(crate) struct Spool {
     folder: PathBuf,
     quarantine: PathBuf,
     rejected: PathBuf,
+    superseded: PathBuf,
     bytes_max: u64,
     disk: Box<dyn Disk>,
     index: Mutex<SpoolIndex>,
@@ -100,14 +111,14 @@ impl Spool {
         identity: &Identity,
         disk: Box<dyn Disk>,
     ) -> Result<(Self, Recovery), SpoolError> {
-        let [folder, quarantine, rejected] =
-            ["spool", "quarantine", "rejected"].map(|name| state.join(name));
-        for path in [&folder, &quarantine, &rejected] {
+        let [folder, quarantine, rejected, superseded] =
+            ["spool", "quarantine", "rejected", "superseded"].map(|name| state.join(name));
+        for path in [&folder, &quarantine, &rejected, &superseded] {
             private::make_folder(path)?;
         }
         private::sync_folder(state)?;
         let index = Mutex::default();
-        let spool = Self { folder, quarantine, rejected, bytes_max, disk, index };
+        let spool = Self { folder, quarantine, rejected, superseded, bytes_max, disk, index };
         let recovery = spool.recover(&identity.sensor)?;
         Ok((spool, recovery))
     }
@@ -128,7 +139,10 @@ impl Spool {
                 recovery.temporary_removed += 1;
                 continue;
             }
-            match check_file(&path, sensor) {
+            match check_file(&path) {
+                Ok((header, _bytes)) if header.sensor != *sensor => {
+                    superseded::set_aside(self.disk.as_ref(), &path, &header, &self.superseded)?;
+                }
                 Ok((header, bytes)) => {
                     let key = Key { boot_epoch: header.boot_epoch, sequence: header.sequence };
                     self.index().insert(key, bytes, header.records);
@@ -142,7 +156,26 @@ impl Spool {
                 }
             }
         }
+        let untold = superseded::untold(&self.superseded)?;
+        if untold.batches > 0 {
+            let Superseded { batches, records, .. } = untold;
+            let (names, to) = (untold.names(), self.superseded.display());
+            tracing::warn!(
+                "{records} records (batches: {batches}) were sealed under another identity, {names}; this is \
+                 {sensor}, which cannot deliver them: they are in {to}, and count as given up"
+            );
+            recovery.batches_superseded = batches;
+            recovery.records_superseded = records;
+            for folder in [&self.superseded, &self.folder] {
+                self.disk.sync_folder(folder).map_err(disk_error("sync", folder))?;
+            }
+        }
         Ok(recovery)
+    }
+
+    /// Notes that a batch which tells of the superseded ones is stored.
+    pub(crate) fn superseded_told(&self) -> Result<(), SpoolError> {
+        superseded::told(self.disk.as_ref(), &self.superseded, self.bytes_max)
     }
 
     /// Stores a batch durably, then makes room if the spool is over its bound.
@@ -226,8 +259,8 @@ impl Spool {
     }
 
     pub(crate) fn path(&self, key: Key) -> PathBuf {
-        let Key { boot_epoch, sequence } = key;
-        self.folder.join(format!("{boot_epoch:020}-{sequence:020}.{SUFFIX}"))
+        let stem = Key::stem(key.boot_epoch, key.sequence);
+        self.folder.join(format!("{stem}.{SUFFIX}"))
     }
 }
 
@@ -240,17 +273,26 @@ fn disk_error(
 }
 
 /// Reads a spool file's header and checks all of its bytes; the reason when it is not what its name says.
-fn check_file(path: &Path, sensor: &SensorId) -> Result<(BatchHeader, u64), String> {
+fn check_file(path: &Path) -> Result<(BatchHeader, u64), String> {
     let key = key_of(path).ok_or("its name is not that of a batch")?;
-    let bytes = read_bounded(path).map_err(|error| error.to_string())?;
-    let header = open_header(&bytes).map_err(|error| error.to_string())?;
+    let (header, bytes) = open_spooled(path)?;
     if (header.boot_epoch, header.sequence) != (key.boot_epoch, key.sequence) {
         return Err(format!("it holds batch {}", header.id()));
     }
-    if header.sensor != *sensor {
-        return Err(format!("it was sealed by {}, this is {sensor}", header.sensor));
-    }
+    Ok((header, bytes))
+}
+
+/// Reads a batch file's header and checks all of its bytes.
+fn open_spooled(path: &Path) -> Result<(BatchHeader, u64), String> {
+    let bytes = read_bounded(path).map_err(|error| error.to_string())?;
+    let header = open_header(&bytes).map_err(|error| error.to_string())?;
     Ok((header, u64::try_from(bytes.len()).unwrap_or(u64::MAX)))
+}
+
+/// What a file takes of the disk: whole blocks of it, whatever its length.
+fn disk_usage(metadata: &fs::Metadata) -> u64 {
+    // The unit of `st_blocks` is 512 bytes on every file system.
+    (metadata.blocks() * 512).max(metadata.len())
 }
 
 /// Reads a batch file, but never more than a batch can have.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{Disk, Key, RealDisk, Recovery, Spool, SpoolError};
+use super::{Disk, Key, RealDisk, Recovery, Spool, SpoolError, disk_usage, waiting};
 use crate::state::Identity;
 use crate::test_records::realistic;
 use crate::{BatchHeader, SigningKey, seal, time_range};
@@ -185,13 +185,59 @@ fn recovery_sets_aside_what_is_not_a_batch_of_this_sensor() {
     drop(spool);
     let (spool, recovery) = open(dir.path(), 1 << 20, RealDisk);
     assert_eq!(keys(&spool), [1, 5]);
-    let expected = Recovery { temporary_removed: 1, batches_quarantined: 5, batches_found: 2 };
-    assert_eq!(recovery, expected);
-    assert_eq!(std::fs::read_dir(dir.path().join("quarantine")).expect("there").count(), 5);
-    // The second opening has nothing left to put right.
+    let found = Recovery {
+        batches_found: 2,
+        batches_superseded: 1,
+        records_superseded: 20,
+        ..Recovery::default()
+    };
+    assert_eq!(recovery, Recovery { temporary_removed: 1, batches_quarantined: 4, ..found });
+    assert_eq!(count(dir.path(), "quarantine"), 4);
+    // The second opening has nothing left to put right, but nobody was told of the other's batch yet.
     drop(spool);
     let (_, recovery) = open(dir.path(), 1 << 20, RealDisk);
-    assert_eq!(recovery, Recovery { batches_found: 2, ..Recovery::default() });
+    assert_eq!(recovery, found);
+}
+
+fn count(dir: &Path, folder: &str) -> usize {
+    std::fs::read_dir(dir.join(folder)).expect("there").count()
+}
+
+#[test]
+fn every_batch_of_another_identity_is_kept_and_counted_until_it_was_told() {
+    let dir = folder();
+    let (spool, _) = open(dir.path(), 1 << 30, RealDisk);
+    let bytes: Vec<Vec<u8>> = (1..=70).map(|number| batch(key(number), "acme-0")).collect();
+    for (number, bytes) in (1..).zip(&bytes) {
+        spool.store(key(number), bytes, 20).expect("room");
+    }
+    drop(spool);
+    let waiting = waiting(dir.path()).expect("readable");
+    assert_eq!((waiting.batches, waiting.records, waiting.names().as_str()), (70, 1_400, "acme-0"));
+
+    let (spool, recovery) = open(dir.path(), 1 << 30, RealDisk);
+    let given_up = |found: Recovery| (found.batches_superseded, found.records_superseded);
+    assert_eq!((recovery.batches_found, recovery.batches_quarantined), (0, 0));
+    assert_eq!(given_up(recovery), (70, 1_400));
+    // This identity may use the same numbers: nothing of the other is overwritten.
+    spool.store(key(1), &batch(key(1), "acme-1"), 20).expect("room");
+    drop(spool);
+    let (spool, recovery) = open(dir.path(), 1 << 30, RealDisk);
+    assert_eq!(recovery.batches_found, 1);
+    assert_eq!(given_up(recovery), (70, 1_400), "told to nobody yet");
+    spool.superseded_told().expect("writable");
+    drop(spool);
+    assert_eq!(count(dir.path(), "superseded"), 70, "kept for people, all of them");
+
+    let (spool, recovery) = open(dir.path(), 40 * 4096, RealDisk);
+    assert_eq!(given_up(recovery), (0, 0), "not told twice");
+    // They have a bound all the same, that of the spool; the ones that go were counted.
+    spool.superseded_told().expect("writable");
+    let kept: u64 = std::fs::read_dir(dir.path().join("superseded"))
+        .expect("there")
+        .map(|entry| disk_usage(&entry.expect("there").metadata().expect("there")))
+        .sum();
+    assert!(kept <= 40 * 4096 && kept > 0, "{kept}");
 }
 
 #[test]
