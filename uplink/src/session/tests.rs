@@ -92,6 +92,7 @@ fn session(seed: u64, now_ms: u64) -> Session {
         in_flight_max: 5,
         backoff_min_ms: 10,
         backoff_max_ms: 2_000,
+        connect_timeout_ms: 1_000,
         answer_timeout_ms: 1_000,
         seed,
     };
@@ -385,4 +386,28 @@ fn a_backend_that_never_answers_is_given_up_and_tried_again() {
     assert!(matches!(session.poll_action(now_ms, &spool), Some(Action::Send(_))));
     let (reason, _) = timed_out(&mut session, &spool, now_ms + 1000);
     assert_eq!(reason, "no ack within 1000 ms");
+}
+
+#[test]
+fn attempts_at_a_connection_are_short_at_first_and_longer_later() {
+    let spool = SpoolIndex::default();
+    let settings = SessionSettings {
+        in_flight_max: 1,
+        backoff_min_ms: 10,
+        backoff_max_ms: 20,
+        connect_timeout_ms: 3_000,
+        answer_timeout_ms: 20_000,
+        seed: 7,
+    };
+    let mut session = Session::new(settings, 0);
+    let mut now_ms = 0;
+    for expected_ms in [3_000, 6_000, 12_000, 20_000, 20_000] {
+        assert_eq!(session.poll_action(now_ms, &spool), Some(Action::Connect));
+        let until_ms = session.poll_timeout().expect("an attempt has an end");
+        assert_eq!(until_ms - now_ms, expected_ms);
+        session.handle_timeout(until_ms);
+        let reason = format!("no connection within {expected_ms} ms");
+        assert_eq!(session.poll_action(until_ms, &spool), Some(Action::Disconnect { reason }));
+        now_ms = session.poll_timeout().expect("it waits");
+    }
 }
