@@ -18,7 +18,8 @@ use crate::state::{Credentials, Identity, StateError, StateFolder};
 pub struct OutboxOptions {
     /// The sensor's state folder; [`crate::enroll`] has put an identity there.
     pub state_dir: PathBuf,
-    /// Most bytes of sealed batches on the disk; beyond it the oldest are evicted and counted.
+    /// Most bytes of the disk that sealed batches may take, in whole blocks as the disk gives them; beyond it the
+    /// oldest are evicted and counted.
     pub spool_bytes_max: u64,
     /// SHA-256 of the kernel object; zeros when no kernel sees the packets.
     pub object_sha256: [u8; 32],
@@ -75,7 +76,7 @@ pub struct OutboxTotals {
     pub batches_waiting: u64,
     /// Records in those.
     pub records_waiting: u64,
-    /// Bytes of those.
+    /// What those take of the disk.
     pub spool_bytes: u64,
     /// What the opening found.
     pub recovery: Recovery,
@@ -274,7 +275,7 @@ impl Outbox {
         OutboxTotals {
             batches_waiting: u64::try_from(index.len()).unwrap_or(u64::MAX),
             records_waiting: index.records(),
-            spool_bytes: index.bytes(),
+            spool_bytes: index.disk_bytes(),
             ..self.totals
         }
     }

@@ -4,9 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{Action, Session, SessionSettings};
-use crate::spool::{Key, SpoolIndex};
+use crate::spool::{Key, Size, SpoolIndex};
 use crate::test_records::Random;
 use crate::wire::Outcome;
+
+const SMALL: Size = Size { bytes: 1, disk_bytes: 1 };
 
 /// What is under way in the simulated world.
 #[derive(Debug)]
@@ -163,7 +165,7 @@ impl World {
             Event::Seal => {
                 self.sequence += 1;
                 let key = Key { boot_epoch: self.boot_epoch, sequence: self.sequence };
-                self.spool.insert(key, 1, 1);
+                self.spool.insert(key, SMALL, 1);
                 self.sealed.insert(key);
             }
             Event::CutLink => self.cut(true),
@@ -330,7 +332,7 @@ fn every_sealed_batch_is_stored_once_whatever_the_link_does() {
 fn the_wait_doubles_up_to_its_bound_and_is_reset_by_an_ack() {
     let spool = {
         let mut spool = SpoolIndex::default();
-        spool.insert(Key { boot_epoch: 1, sequence: 1 }, 1, 1);
+        spool.insert(Key { boot_epoch: 1, sequence: 1 }, SMALL, 1);
         spool
     };
     let mut session = session(7, 0);
@@ -360,7 +362,7 @@ fn the_wait_doubles_up_to_its_bound_and_is_reset_by_an_ack() {
 #[test]
 fn a_backend_that_never_answers_is_given_up_and_tried_again() {
     let mut spool = SpoolIndex::default();
-    spool.insert(Key { boot_epoch: 1, sequence: 1 }, 1, 1);
+    spool.insert(Key { boot_epoch: 1, sequence: 1 }, SMALL, 1);
     let mut session = session(7, 0);
     let timed_out = |session: &mut Session, spool: &SpoolIndex, now_ms: u64| {
         session.handle_timeout(now_ms - 1);

@@ -8,6 +8,9 @@
 //!
 //! Batches of another identity are moved out, see [`superseded`].
 //!
+//! The bound is on what the files take of the disk, whole blocks, which for small batches is several times their
+//! length. The folder's own entries come on top, less than a hundred bytes a batch.
+//!
 //! A batch is stored when the file was synced, renamed and its folder synced, in this order: a crash leaves
 //! the whole file or a `.tmp`, which the next opening removes.
 
@@ -27,7 +30,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
 
 pub(crate) use disk::{Disk, RealDisk};
-pub(crate) use index::{Entry, Key, SpoolIndex};
+pub(crate) use index::{Entry, Key, Size, SpoolIndex};
 pub(crate) use superseded::waiting;
 
 use crate::batch::BATCH_BYTES_MAX;
@@ -38,6 +41,8 @@ use superseded::Superseded;
 
 /// Files kept in `quarantine` and in `rejected`, each: enough to find a cause, and a bound on the disk.
 const SET_ASIDE_MAX: usize = 64;
+/// What the disk gives at a time, on the usual file systems: no batch takes less of it.
+const BLOCK_BYTES: u64 = 4096;
 const SUFFIX: &str = "batch";
 const TEMPORARY_SUFFIX: &str = "tmp";
 
@@ -57,7 +62,9 @@ pub enum SpoolError {
         source: std::io::Error,
     },
     /// One batch is larger than the whole spool may be. Remedy: raise `spool_bytes_max`.
-    #[error("a batch of {bytes} bytes does not fit a spool of at most {spool_bytes_max} bytes")]
+    #[error(
+        "a batch of {bytes} bytes, in whole blocks, does not fit a spool of at most {spool_bytes_max} bytes"
+    )]
     TooSmall {
         /// Bytes of the batch.
         bytes: u64,
@@ -145,7 +152,7 @@ impl Spool {
                 }
                 Ok((header, bytes)) => {
                     let key = Key { boot_epoch: header.boot_epoch, sequence: header.sequence };
-                    self.index().insert(key, bytes, header.records);
+                    self.index().insert(key, size(&path, bytes)?, header.records);
                     recovery.batches_found += 1;
                 }
                 Err(reason) => {
@@ -186,7 +193,7 @@ impl Spool {
         records: u32,
     ) -> Result<Evicted, SpoolError> {
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        if length > self.bytes_max {
+        if length.next_multiple_of(BLOCK_BYTES) > self.bytes_max {
             let spool_bytes_max = self.bytes_max;
             return Err(SpoolError::TooSmall { bytes: length, spool_bytes_max });
         }
@@ -213,14 +220,15 @@ impl Spool {
             }
             return Err(disk_error("sync", &self.folder)(error));
         }
-        self.index().insert(key, length, records);
+        let size = size(&path, length)?;
+        self.index().insert(key, size, records);
         Ok(self.make_room(key))
     }
 
     /// Evicts until the spool is within its bound; never the batch that was just stored.
     fn make_room(&self, newest: Key) -> Evicted {
         let mut evicted = Evicted::default();
-        while self.index().bytes() > self.bytes_max {
+        while self.index().disk_bytes() > self.bytes_max {
             let oldest = self.index().to_evict();
             let Some(key) = oldest.filter(|key| *key != newest) else { break };
             match self.remove(key) {
@@ -287,6 +295,11 @@ fn open_spooled(path: &Path) -> Result<(BatchHeader, u64), String> {
     let bytes = read_bounded(path).map_err(|error| error.to_string())?;
     let header = open_header(&bytes).map_err(|error| error.to_string())?;
     Ok((header, u64::try_from(bytes.len()).unwrap_or(u64::MAX)))
+}
+
+fn size(path: &Path, bytes: u64) -> Result<Size, SpoolError> {
+    let metadata = fs::metadata(path).map_err(disk_error("examine", path))?;
+    Ok(Size { bytes, disk_bytes: disk_usage(&metadata) })
 }
 
 /// What a file takes of the disk: whole blocks of it, whatever its length.
