@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 /// nic_received    = frames_seen + nic_missed                          (where the driver tells)
 /// frames_seen     = packets_ip + packets_not_ip + packets_malformed
 /// packets_ip      = packets_in_flows + packets_folded + packets_in_cache
+///
+/// packets in all records = packets_in_flows + packets_folded          (once the sensor has finished)
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(not(target_arch = "bpf"), derive(Serialize, Deserialize))]
@@ -25,9 +27,10 @@ pub struct Books {
     pub packets_not_ip: u64,
     /// Frames that say they carry IP but whose headers are cut or contradict themselves.
     pub packets_malformed: u64,
-    /// IP packets that are in a flow record, written or open.
+    /// IP packets that are in the record of their own flow, written or open.
     pub packets_in_flows: u64,
-    /// IP packets that were counted in coarse totals only, because a table was full.
+    /// IP packets that are in folded totals (see [`crate::Record::folded`]), written or open, because a table
+    /// of the kernel was full.
     pub packets_folded: u64,
     /// Records handed to the outputs.
     pub records_out: u64,
@@ -38,8 +41,8 @@ pub struct Books {
 }
 
 impl Books {
-    /// Packets that the parser accepted and that are neither in a flow nor folded: what the kernel's cache
-    /// still holds. 0 once everything has been drained.
+    /// Packets that the parser accepted and that user space has neither in a flow nor in folded totals: what
+    /// the kernel's tables still hold. 0 once everything has been drained.
     #[must_use]
     pub const fn packets_in_cache(&self) -> u64 {
         self.packets_ip.saturating_sub(self.packets_in_flows + self.packets_folded)

@@ -4,7 +4,7 @@
 //! reads the half (epoch) that the program has left. Nothing here ever holds a byte from behind a transport
 //! header.
 
-use crate::{Address, FlowKey, Malformed, Notes, Outer, Slot, TunnelKind, Vlans};
+use crate::{Address, FlowKey, Kind, Malformed, Notes, Outer, Slot, TunnelKind, Vlans};
 
 /// `BPF_F_MMAPABLE`: user space maps the array's memory and reads it without system calls.
 pub const MMAPABLE: u32 = 1 << 10;
@@ -162,7 +162,9 @@ pub const fn carrier_name(index: usize) -> &'static str {
     }
 }
 
-/// Exact totals of packets that found no room in cache and log, by whom they were sent to.
+/// Exact totals of packets that found no room in cache and log, by whom they were sent to and the prefix of
+/// the network they came from: the first 8 bits of an IPv4 source, the first 16 of an IPv6 source. Wide
+/// enough for a flood from everywhere to fit, and narrow enough to tell regions of the Internet apart.
 ///
 /// ```text
 ///  0               16      24        32      40      48      52     56           60        64
@@ -175,7 +177,7 @@ pub const fn carrier_name(index: usize) -> &'static str {
 pub struct CoarseSlot {
     /// Whom the packets were sent to; all zero in the rest, which holds every key that found no place.
     pub destination: Address,
-    /// The tail of a [`FlowKey`] with source port 0.
+    /// The tail of a [`FlowKey`] with the source's prefix where the source port stands.
     pub tail: u64,
     /// Packets.
     pub packets: u64,
@@ -196,21 +198,43 @@ pub struct CoarseSlot {
 const _: () = assert!(size_of::<CoarseSlot>() == 64);
 
 impl CoarseSlot {
-    /// The tail that packets of this flow are folded under: without the source port.
+    /// Bits of an IPv4 source that are kept.
+    pub const PREFIX_BITS_V4: u8 = 8;
+    /// Bits of an IPv6 source that are kept.
+    pub const PREFIX_BITS_V6: u8 = 16;
+
+    /// The tail that packets of this flow are folded under: the source's prefix in place of its port.
     #[inline(always)]
     #[must_use]
     pub const fn tail_of(key: &FlowKey) -> u64 {
-        key.tail & !0xffff
+        // An address is two little-endian words over network-order bytes: its first byte is a word's lowest.
+        let prefix = if key.kind().has(Kind::V4) {
+            key.source.low >> 32 & 0xff
+        } else {
+            key.source.high & 0xffff
+        };
+        key.tail & !0xffff | prefix
     }
 
-    /// The key of the totals, with an unspecified source; `None` for the rest.
+    /// The key of the totals: its source is the network address of the prefix, its source port 0. `None` for
+    /// the rest.
     #[must_use]
     pub const fn key(&self) -> Option<FlowKey> {
         if self.tail == 0 && self.destination.high == 0 && self.destination.low == 0 {
             return None;
         }
-        let source = Address { high: 0, low: 0 };
-        Some(FlowKey { source, destination: self.destination, tail: self.tail })
+        let prefix = self.tail & 0xffff;
+        let tail = self.tail & !0xffff;
+        let key = FlowKey {
+            source: Address { high: prefix, low: 0 },
+            destination: self.destination,
+            tail,
+        };
+        if key.kind().has(Kind::V4) {
+            let source = Address::from_v4([(prefix & 0xff) as u8, 0, 0, 0]);
+            return Some(FlowKey { source, ..key });
+        }
+        Some(key)
     }
 }
 

@@ -109,6 +109,7 @@ impl FlowKey {
     }
 
     /// What addresses and ports mean.
+    #[inline(always)]
     #[must_use]
     pub const fn kind(&self) -> Kind {
         Kind((self.tail >> 40 & 0xff) as u8)

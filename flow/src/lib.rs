@@ -35,6 +35,8 @@ pub use frame::{Frame, OFFSET_MAX};
 pub use key::{FlowKey, Kind, protocol};
 pub use observation::{Observation, TcpSeen};
 pub use outer::{NoTunnel, Outer, TUNNEL_IDS_MAX, TUNNELS_MAX, Tunnel, TunnelKind, Vlans};
-pub use parse::{LinkLayer, Malformed, Notes, Packet, Parsed, Walk, Walked, parse, parse_plain};
+pub use parse::{
+    LinkLayer, Malformed, Notes, Packet, Parsed, Walk, Walked, parse, parse_common, parse_plain,
+};
 pub use record::{Direction, EndReason, Handshake, Record, RoleEvidence};
 pub use slot::{Slot, tcp_flag};

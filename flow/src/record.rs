@@ -83,7 +83,8 @@ pub struct Direction {
     pub length_max: u16,
 }
 
-/// One bidirectional flow, or its part since the last active timeout.
+/// One bidirectional flow, or its part since the last active timeout; or, where [`Record::folded`] is true,
+/// the totals of many flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(not(target_arch = "bpf"), derive(Serialize, Deserialize))]
 pub struct Record {
@@ -115,8 +116,11 @@ pub struct Record {
     pub role: RoleEvidence,
     /// Why the record was written.
     pub end_reason: EndReason,
-    /// Totals of many flows whose packets found no room: the initiator is the network that they came from, the
-    /// counts are exact, and nothing else is known of each.
+    /// True for the totals of many flows whose packets found no room in the kernel's tables. Packets and bytes
+    /// are exact, and so are responder (whom they were sent to), its port, and the protocol. The initiator is
+    /// the network address of the prefix they came from (IPv4 /8, IPv6 /16), its port is unknown. The outer
+    /// identity is none where it is unknown; of the TCP flags only a SYN is known. Both addresses are `::`
+    /// (and the ports unknown) in the rest: packets of which nothing but their number and length is known.
     pub folded: bool,
 }
 

@@ -21,9 +21,7 @@ pub(crate) fn count(cpu: &mut Cpu, packet: &mut Packet) {
             *counter += 1;
         }
     }
-    if !packet.outer.is_plain() {
-        carriers(cpu, packet);
-    }
+    count_carriers(cpu, packet);
     match packet.fragment {
         Fragment::Whole => {}
         Fragment::First(identification) => {
@@ -37,8 +35,12 @@ pub(crate) fn count(cpu: &mut Cpu, packet: &mut Packet) {
     }
 }
 
+/// Counts what a packet was carried in.
 #[inline(always)]
-fn carriers(cpu: &mut Cpu, packet: &Packet) {
+pub(crate) fn count_carriers(cpu: &mut Cpu, packet: &Packet) {
+    if packet.outer.is_plain() {
+        return;
+    }
     if packet.outer.vlans().0[0] != 0 {
         cpu.carried[CARRIED_VLAN] += 1;
     }

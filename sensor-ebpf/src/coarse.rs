@@ -1,5 +1,5 @@
-//! Takes a packet that found room in neither cache nor log; gives exact totals by destination, port and
-//! protocol. What finds no place even here is added to the region's rest, which always has room.
+//! Takes a packet that found room in neither cache nor log; gives exact totals by the source's prefix,
+//! destination, destination port, protocol and domain. What finds no place even here is added to the region's rest, which always has room.
 #![expect(
     unsafe_code,
     reason = "map memory is reached through pointers; the verifier proves each access"
@@ -18,7 +18,7 @@ use crate::{
 /// Places of the table that are tried before the rest takes the packet.
 const PROBES: u32 = 4;
 
-/// Adds one packet to the totals of its destination.
+/// Adds one packet to the totals of its coarse key.
 #[inline(always)]
 pub(crate) fn add(place: Place, added: &Added) {
     let destination = added.key.destination;

@@ -1,44 +1,50 @@
 //! The memory that the program shares with user space, and the constants that user space sets at load.
 //! User space sizes each array when it loads the program; one entry here stands for any number.
+//!
+//! The arrays are declared with their types in the object (BTF), so that the sensor's check of the object reads
+//! what an entry is made of, field by field.
 #![expect(unsafe_code, reason = "the loader finds these constants by their symbol names")]
 
-use aya_ebpf::{Global, macros::map, maps::Array};
+use aya_ebpf::{Global, btf_maps::Array, macros::btf_map};
 use flow::{
     FragmentSlot, Outer, Slot, Walk,
     kernel::{CoarseSlot, Control, Cpu, MMAPABLE, Set},
 };
 
+/// Every array is mapped by user space.
+const FLAGS: usize = MMAPABLE as usize;
+
 /// Which epoch is written.
-#[map]
-pub(crate) static CONTROL: Array<Control> = Array::with_max_entries(1, MMAPABLE);
+#[btf_map]
+pub(crate) static CONTROL: Array<Control, 1, FLAGS> = Array::new();
 
 /// Counters and cursors, by CPU number.
-#[map]
-pub(crate) static CPUS: Array<Cpu> = Array::with_max_entries(1, MMAPABLE);
+#[btf_map]
+pub(crate) static CPUS: Array<Cpu, 1, FLAGS> = Array::new();
 
 /// Where each CPU's parser is, by CPU number.
-#[map]
-pub(crate) static WALKS: Array<Walk> = Array::with_max_entries(1, MMAPABLE);
+#[btf_map]
+pub(crate) static WALKS: Array<Walk, 1, FLAGS> = Array::new();
 
 /// The cache: regions × 2 epochs × `SETS_PER_EPOCH`.
-#[map]
-pub(crate) static SETS: Array<Set> = Array::with_max_entries(1, MMAPABLE);
+#[btf_map]
+pub(crate) static SETS: Array<Set, 1, FLAGS> = Array::new();
 
 /// Victims of the cache, in the order they left it: regions × 2 epochs × `LOG_SLOTS`.
-#[map]
-pub(crate) static LOG: Array<Slot> = Array::with_max_entries(1, MMAPABLE);
+#[btf_map]
+pub(crate) static LOG: Array<Slot, 1, FLAGS> = Array::new();
 
 /// Totals of what found room in neither: regions × 2 epochs × `COARSE_SLOTS`.
-#[map]
-pub(crate) static COARSE: Array<CoarseSlot> = Array::with_max_entries(1, MMAPABLE);
+#[btf_map]
+pub(crate) static COARSE: Array<CoarseSlot, 1, FLAGS> = Array::new();
 
 /// Outer identities that have a number: regions × `OUTERS`.
-#[map]
-pub(crate) static OUTER_IDENTITIES: Array<Outer> = Array::with_max_entries(1, MMAPABLE);
+#[btf_map]
+pub(crate) static OUTER_IDENTITIES: Array<Outer, 1, FLAGS> = Array::new();
 
 /// First fragments, whose ports the later ones lack: regions × `FRAGMENTS`.
-#[map]
-pub(crate) static FIRST_FRAGMENTS: Array<FragmentSlot> = Array::with_max_entries(1, MMAPABLE);
+#[btf_map]
+pub(crate) static FIRST_FRAGMENTS: Array<FragmentSlot, 1, FLAGS> = Array::new();
 
 /// Sets of one region and epoch; a power of two.
 #[unsafe(no_mangle)]

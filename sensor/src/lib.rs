@@ -6,8 +6,10 @@
 //! transport header.
 
 mod aggregate;
+mod balance;
 mod capture;
 mod config;
+mod metrics;
 mod pcap;
 mod pipeline;
 mod replay;
@@ -15,23 +17,25 @@ mod sink;
 mod summary;
 
 pub use aggregate::{Aggregator, AggregatorSettings, AggregatorTotals, ApartBy};
+pub use balance::{Balance, BalanceError, Equation, Term};
 pub use capture::{
     After, AttachMode, CaptureError, CaptureOptions, DrainTotals, FRAME_BYTES_MAX, FRAME_BYTES_MIN,
-    Folded, KernelCapture, KernelCounters, KernelTestRun, NicStatistics, ObjectError, TableSizes,
+    Folded, KernelCapture, KernelCounters, KernelTestRun, LogFill, NicStatistics, ObjectError,
+    PortStates, TableSizes,
 };
 pub use config::{
     AfterCounting, AttachBy, Bounded, CaptureConfig, Config, ConfigError, Cpu, EpochMs,
-    FlowsConfig, OutputConfig, OutputKind, UplinkConfig,
+    FlowsConfig, ListenAddress, MetricsConfig, OutputConfig, OutputKind, PowerOfTwo, UplinkConfig,
 };
 pub use pcap::{
     CaptureFile, CaptureFileError, CapturedFrame, INTERFACES_MAX, LinkType, RECORD_BYTES_MAX,
 };
 pub use pipeline::{
-    Counts, Delivered, Options, Outcome, PipelineError, SENSOR_VERSION, Source, SourceError,
-    SourceFacts, deliver, replay, run, run_source,
+    Counts, Delivered, Options, Outcome, PipelineError, PortCounts, SENSOR_VERSION, Source,
+    SourceError, SourceFacts, deliver, replay, run, run_source,
 };
 pub use replay::{FrameCounts, FrameObserver, Replay, ReplayClock, Tick, replay_all};
 pub use sink::{
     JsonSink, NullSink, Outputs, SealingSettings, Sink, SinkError, SinkTotals, UplinkSink,
 };
-pub use summary::{FileSummary, Summary, frames_text};
+pub use summary::{FileSummary, SUMMARY_NAME, Summary, frames_text};

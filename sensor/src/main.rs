@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use jiff::Timestamp;
 use sensor::{
-    AfterCounting, AttachBy, Bounded, Config, Options, Outcome, OutputKind, PipelineError,
+    AfterCounting, AttachBy, Balance, BalanceError, Bounded, Config, Options, Outcome, OutputKind,
+    PipelineError, SUMMARY_NAME,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -45,7 +47,7 @@ struct Shared {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Listen on one or more mirror ports until SIGINT or SIGTERM.
+    /// Listen on one or more mirror ports until SIGINT, SIGTERM or SIGHUP.
     Run {
         /// Interface to listen on; may be given more than once.
         #[arg(long, value_name = "NAME")]
@@ -89,6 +91,18 @@ enum Command {
         #[arg(long, value_name = "MS")]
         within_ms: Option<WithinMs>,
     },
+    /// Print the books as equations: from the port to the backend, whether every frame is accounted for.
+    ///
+    /// Exit code: 0 when they balance, 1 when they do not, 2 when they cannot be read.
+    Balance {
+        /// Summary file, as `--summary` wrote it. Without it: that of the sensor that runs with the
+        /// state folder.
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Longest time that a delivery may take, milliseconds: up to a week.
@@ -122,7 +136,8 @@ fn main() -> ExitCode {
     match act(cli, &config) {
         Ok(code) => code,
         Err(error) => {
-            let is_usage = matches!(error.downcast_ref(), Some(PipelineError::NoInterface));
+            let is_usage = matches!(error.downcast_ref(), Some(PipelineError::NoInterface))
+                || error.is::<BalanceError>();
             fail(&error, if is_usage { 2 } else { 1 })
         }
     }
@@ -147,7 +162,9 @@ fn configuration(cli: &Cli) -> anyhow::Result<Config> {
             Some(output)
         }
         Some(Command::Replay { output, .. }) => Some(output),
-        Some(Command::Enroll { .. } | Command::Deliver { .. }) | None => None,
+        Some(Command::Enroll { .. } | Command::Deliver { .. } | Command::Balance { .. }) | None => {
+            None
+        }
     };
     if let Some(output) = output {
         if !output.output.is_empty() {
@@ -195,6 +212,7 @@ fn act(cli: Cli, config: &Config) -> anyhow::Result<ExitCode> {
             return enroll(&code, abandon_waiting, config);
         }
         Some(Command::Deliver { within_ms }) => return deliver(within_ms, config),
+        Some(Command::Balance { file, json }) => return balance(file, json, config),
         None => anyhow::bail!("no command is given; see --help"),
     };
     Ok(report(&outcome))
@@ -238,6 +256,18 @@ fn deliver(within_ms: Option<WithinMs>, config: &Config) -> anyhow::Result<ExitC
         anyhow::bail!("the delivery ended early: {fault}");
     }
     Ok(if delivered.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn balance(file: Option<PathBuf>, json: bool, config: &Config) -> anyhow::Result<ExitCode> {
+    let file = file.unwrap_or_else(|| config.uplink.state_dir.join(SUMMARY_NAME));
+    let balance = Balance::read(&file)?;
+    let text = if json {
+        serde_json::to_string_pretty(&balance)? + "\n"
+    } else {
+        balance.to_text(Timestamp::now())
+    };
+    io::stdout().write_all(text.as_bytes())?;
+    Ok(if balance.balanced { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn report(outcome: &Outcome) -> ExitCode {

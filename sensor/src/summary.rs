@@ -12,7 +12,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::aggregate::AggregatorTotals;
+use crate::pipeline::{FoldingTotals, PortCounts};
 use crate::replay::FrameCounts;
+
+/// Name of the file in the state folder that a running sensor keeps its summary in.
+pub const SUMMARY_NAME: &str = "summary.json";
 
 /// One capture file of a replay.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -34,6 +38,8 @@ pub struct Summary {
     pub sensor_version: &'static str,
     /// Interfaces that were listened on.
     pub interfaces: Vec<String>,
+    /// Outputs, by name.
+    pub outputs: Vec<&'static str>,
     /// Capture files that were read.
     pub files: Vec<FileSummary>,
     /// How the kernel program is attached.
@@ -44,6 +50,18 @@ pub struct Summary {
     pub nic_received: Option<u64>,
     /// See [`Books`].
     pub nic_missed: Option<u64>,
+    /// Frames that the program had been given when these two were read.
+    pub nic_frames_seen: Option<u64>,
+    /// Frames that were on their way at that moment: those two can be off by as many.
+    pub nic_frames_in_flight: Option<u64>,
+    /// Interfaces that are up.
+    pub interfaces_up: Option<u64>,
+    /// Interfaces that are down, or without a carrier.
+    pub interfaces_down: Option<u64>,
+    /// Interfaces that are no longer there.
+    pub interfaces_gone: Option<u64>,
+    /// Times that an interface went down or away.
+    pub interface_losses: Option<u64>,
     /// See [`Books`].
     pub frames_seen: u64,
     /// See [`Books`].
@@ -52,7 +70,7 @@ pub struct Summary {
     pub packets_in_flows: u64,
     /// See [`Books`].
     pub packets_folded: u64,
-    /// IP packets that the kernel's cache still holds.
+    /// IP packets that the kernel's tables still hold.
     pub packets_in_cache: u64,
     /// See [`Books`].
     pub packets_not_ip: u64,
@@ -62,18 +80,46 @@ pub struct Summary {
     pub not_ip: BTreeMap<&'static str, u64>,
     /// Malformed frames by reason.
     pub malformed: BTreeMap<&'static str, u64>,
-    /// Packets in the records that were given out.
+    /// Packets in the records that were given out, folded ones included.
     pub packets_in_records: u64,
+    /// Packets of flows and folded totals that are not reported yet.
+    pub packets_in_open: u64,
+    /// Layer-2 bytes of the packets in folded totals.
+    pub bytes_folded: u64,
+    /// TCP packets with SYN and without ACK among those packets.
+    pub syns_folded: u64,
+    /// Those of the packets in folded totals of which nothing but number and length is known.
+    pub packets_folded_rest: u64,
+    /// Records of folded totals among `records_out`.
+    pub records_folded: u64,
+    /// Drains of the kernel's tables.
+    pub epochs: u64,
+    /// Those of them that came before their time because a log filled.
+    pub epochs_early: u64,
+    /// How long the latest epoch lasted, milliseconds.
+    pub epoch_ms: Option<u64>,
+    /// How long the kernel took to end it, microseconds.
+    pub grace_us: Option<u64>,
+    /// How full the fullest log was at its end, thousandths.
+    pub log_fill_permille: Option<u32>,
+    /// The most of all epochs.
+    pub log_fill_permille_max: Option<u32>,
     /// Flows in the table.
     pub flows_open: u64,
+    /// Flows that it can hold.
+    pub flows_open_max: u64,
     /// Flows that began.
     pub flows_opened: u64,
     /// Flows that ended early because the table was full.
     pub flows_evicted: u64,
     /// See [`Books`].
     pub records_out: u64,
+    /// Records of earlier starts that waited in the spool when this one began.
+    pub records_recovered: u64,
     /// See [`Books`].
     pub records_sealed: u64,
+    /// Records that wait to be sealed.
+    pub records_pending: u64,
     /// Records that the backend has acknowledged.
     pub records_acked: u64,
     /// Records of earlier starts that the backend has acknowledged since this one.
@@ -86,6 +132,12 @@ pub struct Summary {
     pub records_evicted: u64,
     /// Records that could not be sealed because the spool could not be written.
     pub records_lost: u64,
+    /// Bytes in the spool.
+    pub spool_bytes: u64,
+    /// Bytes that it may hold.
+    pub spool_bytes_max: u64,
+    /// Whether there is a connection to the backend.
+    pub uplink_connected: Option<bool>,
     /// Spool files that were found damaged at the start, and moved aside.
     pub batches_quarantined: u64,
     /// Records that an output that had failed did not get.
@@ -98,11 +150,20 @@ pub struct Summary {
     pub finished: bool,
     /// When this was written, RFC 3339.
     pub updated_time: String,
+    /// The same, milliseconds since the Unix epoch.
+    #[serde(skip)]
+    pub updated_ms: u64,
 }
 
 impl Summary {
     /// Takes over the books.
-    pub fn handle_books(&mut self, books: &Books, totals: &AggregatorTotals, flows_open: usize) {
+    pub(crate) fn handle_books(
+        &mut self,
+        books: &Books,
+        totals: &AggregatorTotals,
+        folding: &FoldingTotals,
+        flows_open: usize,
+    ) {
         self.nic_received = books.nic_received;
         self.nic_missed = books.nic_missed;
         self.frames_seen = books.frames_seen;
@@ -115,13 +176,54 @@ impl Summary {
         self.records_out = books.records_out;
         self.records_sealed = books.records_sealed;
         self.records_evicted = books.records_evicted;
-        self.packets_in_records = totals.packets_out;
+        self.packets_in_records = totals.packets_out + folding.packets_out;
+        self.packets_in_open =
+            (totals.packets_in + folding.packets_in).saturating_sub(self.packets_in_records);
+        self.bytes_folded = folding.bytes_in;
+        self.syns_folded = folding.syns_in;
+        self.packets_folded_rest = folding.packets_rest;
+        self.records_folded = folding.records_out;
         self.flows_open = flows_open as u64;
         self.flows_opened = totals.flows_opened;
         self.flows_evicted = totals.flows_evicted;
         self.balanced = books.balanced()
             && totals.packets_in == books.packets_in_flows
-            && (!self.finished || totals.packets_out == totals.packets_in);
+            && folding.packets_in == books.packets_folded
+            && (!self.finished || self.packets_in_open == 0);
+    }
+
+    /// Takes over what is known of the interfaces.
+    pub fn handle_port(&mut self, port: &PortCounts) {
+        let PortCounts {
+            nic_frames_seen,
+            nic_frames_in_flight,
+            interfaces_up,
+            interfaces_down,
+            interfaces_gone,
+            interface_losses,
+        } = *port;
+        self.nic_frames_seen = nic_frames_seen;
+        self.nic_frames_in_flight = nic_frames_in_flight;
+        self.interfaces_up = interfaces_up;
+        self.interfaces_down = interfaces_down;
+        self.interfaces_gone = interfaces_gone;
+        self.interface_losses = interface_losses;
+    }
+
+    /// Whether the records go to the backend.
+    #[must_use]
+    pub fn has_uplink(&self) -> bool {
+        self.outputs.contains(&"uplink")
+    }
+
+    /// Whether every record that was sealed, or waited from earlier, is somewhere now.
+    #[must_use]
+    pub fn records_delivered_add_up(&self) -> bool {
+        let ended = self.records_acked
+            + self.records_acked_earlier
+            + self.records_rejected
+            + self.records_evicted;
+        self.records_recovered + self.records_sealed == ended + self.records_waiting
     }
 
     /// Takes over the frames that are not IP, by `EtherType`, under the names that the kernel's
@@ -139,13 +241,20 @@ impl Summary {
             Malformed::ALL.iter().zip(malformed).map(|(why, count)| (why.name(), *count)).collect();
     }
 
+    /// Dates it as of now.
+    pub(crate) fn touch(&mut self) {
+        let now = Timestamp::now();
+        self.updated_ms = u64::try_from(now.as_millisecond()).unwrap_or(0);
+        self.updated_time = format!("{now:.3}");
+    }
+
     /// Replaces the file at `path` in one step, so that a reader never sees half of it. What is
     /// there and not a regular file (a device, a pipe, a link) is written to and stays what it is.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn write(&mut self, path: &Path) -> io::Result<()> {
-        self.updated_time = format!("{:.3}", Timestamp::now());
+        self.touch();
         let mut text = serde_json::to_vec_pretty(self)?;
         text.push(b'\n');
         if fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
@@ -165,17 +274,33 @@ impl Summary {
     #[must_use]
     pub fn to_text(&self) -> String {
         let mut text = String::new();
+        self.capture_text(&mut text);
+        line(
+            &mut text,
+            "flows",
+            &format!(
+                "{} began, {} evicted from a full table; {} records",
+                grouped(self.flows_opened),
+                grouped(self.flows_evicted),
+                grouped(self.records_out)
+            ),
+        );
+        self.delivery_text(&mut text);
+        line(&mut text, "balance", if self.balanced { "closed" } else { "OPEN" });
+        text
+    }
+
+    /// What came from the wire or the files, and where it is.
+    fn capture_text(&self, text: &mut String) {
         let known = |number: Option<u64>| number.map_or("unknown".to_owned(), grouped);
-        let mut line = |name: &str, value: String| {
-            writeln!(text, "{name:<9} {value}").expect("writing to a string cannot fail");
-        };
         if self.command == "run" {
             let (received, missed) = (known(self.nic_received), known(self.nic_missed));
-            line("port", format!("{received} frames received, {missed} missed by the port"));
+            line(text, "port", &format!("{received} frames received, {missed} missed by the port"));
         }
         line(
+            text,
             "frames",
-            format!(
+            &format!(
                 "{} = {} IP + {} not IP + {} malformed",
                 grouped(self.frames_seen),
                 grouped(self.packets_ip),
@@ -184,8 +309,9 @@ impl Summary {
             ),
         );
         line(
+            text,
             "packets",
-            format!(
+            &format!(
                 "{} = {} in flows + {} folded + {} in the cache",
                 grouped(self.packets_ip),
                 grouped(self.packets_in_flows),
@@ -193,19 +319,43 @@ impl Summary {
                 grouped(self.packets_in_cache)
             ),
         );
-        line(
-            "flows",
-            format!(
-                "{} began, {} evicted from a full table; {} records",
-                grouped(self.flows_opened),
-                grouped(self.flows_evicted),
-                grouped(self.records_out)
-            ),
-        );
+        if self.packets_folded > 0 {
+            line(
+                text,
+                "folded",
+                &format!(
+                    "{} packets ({} bytes, {} SYNs) in {} records by source prefix, destination \
+                     and port; of {} packets nothing more is known",
+                    grouped(self.packets_folded),
+                    grouped(self.bytes_folded),
+                    grouped(self.syns_folded),
+                    grouped(self.records_folded),
+                    grouped(self.packets_folded_rest)
+                ),
+            );
+        }
+        if self.interfaces_gone.unwrap_or(0) + self.interface_losses.unwrap_or(0) > 0 {
+            line(
+                text,
+                "port",
+                &format!(
+                    "interfaces: {} up, {} down, {} gone; {} losses in all",
+                    known(self.interfaces_up),
+                    known(self.interfaces_down),
+                    known(self.interfaces_gone),
+                    known(self.interface_losses)
+                ),
+            );
+        }
+    }
+
+    /// Where the records are.
+    fn delivery_text(&self, text: &mut String) {
         if self.records_sealed + self.records_lost > 0 {
             line(
+                text,
                 "uplink",
-                format!(
+                &format!(
                     "{} records sealed, {} of them acknowledged, {} lost unsealed",
                     grouped(self.records_sealed),
                     grouped(self.records_acked),
@@ -215,12 +365,13 @@ impl Summary {
         }
         if self.records_acked_earlier > 0 {
             let acked = grouped(self.records_acked_earlier);
-            line("uplink", format!("{acked} records of earlier starts acknowledged"));
+            line(text, "uplink", &format!("{acked} records of earlier starts acknowledged"));
         }
         if self.records_waiting + self.records_evicted + self.records_rejected > 0 {
             line(
+                text,
                 "spool",
-                format!(
+                &format!(
                     "{} records waiting, {} evicted, {} rejected, earlier starts included",
                     grouped(self.records_waiting),
                     grouped(self.records_evicted),
@@ -230,58 +381,63 @@ impl Summary {
         }
         if self.batches_quarantined > 0 {
             let count = grouped(self.batches_quarantined);
-            line("spool", format!("{count} damaged files moved to quarantine"));
+            line(text, "spool", &format!("{count} damaged files moved to quarantine"));
         }
         if self.records_missed + self.output_failures > 0 {
             line(
+                text,
                 "outputs",
-                format!(
+                &format!(
                     "{} failed calls, {} records not written",
                     grouped(self.output_failures),
                     grouped(self.records_missed)
                 ),
             );
         }
-        line("balance", (if self.balanced { "closed" } else { "OPEN" }).to_owned());
-        text
     }
+}
+
+fn line(text: &mut String, name: &str, value: &str) {
+    writeln!(text, "{name:<9} {value}").expect("writing to a string cannot fail");
 }
 
 /// What the frames of a replay were, for people.
 #[must_use]
 pub fn frames_text(counts: &FrameCounts) -> String {
     let mut text = String::new();
-    let mut line = |name: &str, value: String| {
-        writeln!(text, "{name:<9} {value}").expect("writing to a string cannot fail");
-    };
     if let Some((first_ms, last_ms)) = counts.span_ms {
         let seconds =
             format!("{}.{:03}", (last_ms - first_ms) / 1_000, (last_ms - first_ms) % 1_000);
-        line("time", format!("{} to {} ({seconds} s)", time(first_ms), time(last_ms)));
+        line(&mut text, "time", &format!("{} to {} ({seconds} s)", time(first_ms), time(last_ms)));
     }
-    line("wire", format!("{} bytes", grouped(counts.wire_bytes)));
+    line(&mut text, "wire", &format!("{} bytes", grouped(counts.wire_bytes)));
     if counts.frames_snapped > 0 {
-        line("snapped", format!("{} frames were captured in part", grouped(counts.frames_snapped)));
+        line(
+            &mut text,
+            "snapped",
+            &format!("{} frames were captured in part", grouped(counts.frames_snapped)),
+        );
     }
     if counts.frames_undated > 0 {
         line(
+            &mut text,
             "undated",
-            format!("{} frames have no time of their own", grouped(counts.frames_undated)),
+            &format!("{} frames have no time of their own", grouped(counts.frames_undated)),
         );
     }
     let mut not_ip: Vec<(u16, u64)> =
         counts.not_ip.iter().map(|(ethertype, count)| (*ethertype, *count)).collect();
     not_ip.sort_by_key(|(ethertype, count)| (std::cmp::Reverse(*count), *ethertype));
     for (ethertype, count) in not_ip.iter().take(NOT_IP_LINES_MAX) {
-        line("not IP", format!("{} {}", grouped(*count), ethertype_name(*ethertype)));
+        line(&mut text, "not IP", &format!("{} {}", grouped(*count), ethertype_name(*ethertype)));
     }
     if not_ip.len() > NOT_IP_LINES_MAX {
         let rest: u64 = not_ip[NOT_IP_LINES_MAX..].iter().map(|(_, count)| count).sum();
-        line("not IP", format!("{} of other kinds", grouped(rest)));
+        line(&mut text, "not IP", &format!("{} of other kinds", grouped(rest)));
     }
     for (reason, count) in Malformed::ALL.iter().zip(counts.malformed) {
         if count > 0 {
-            line("malformed", format!("{} {}", grouped(count), reason.name()));
+            line(&mut text, "malformed", &format!("{} {}", grouped(count), reason.name()));
         }
     }
     text
@@ -319,7 +475,7 @@ fn time(ms: u64) -> String {
 }
 
 /// A number with commas.
-fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {

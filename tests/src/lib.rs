@@ -1,13 +1,29 @@
-//! What the end-to-end tests share: where the programs and the captures are, what to do without a privilege, and a
-//! backend with an enrolled sensor on loopback. In: nothing. Out: processes that are ended when dropped.
+//! What the end-to-end tests share: where the programs and the captures are, what to do without a privilege, a
+//! backend with an enrolled sensor on loopback, frames of every encapsulation and a wire to send them over, and a
+//! look into everything that a process holds. In: nothing. Out: processes and interfaces that are gone when dropped.
 #![forbid(unsafe_code)]
 
 mod captures;
 mod cpu;
+mod enrolment;
+pub mod frames;
+mod generator;
+mod image;
+mod live;
+mod needles;
 mod programs;
+mod random;
 mod station;
+mod veth;
 
 pub use captures::{capture_folder, skip};
-pub use cpu::stay_on_one_cpu;
+pub use cpu::{allowed_cpus, stay_on_cpu, stay_on_one_cpu};
+pub use enrolment::enrol_alone;
+pub use generator::{Generator, udp_frame};
+pub use image::{TableImage, memory, tables};
+pub use live::LiveSensor;
+pub use needles::{Needles, PIECE_BYTES, contains};
 pub use programs::{Process, program, read};
+pub use random::Random;
 pub use station::{Backend, Station};
+pub use veth::VethPair;

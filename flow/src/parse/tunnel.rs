@@ -126,17 +126,25 @@ fn erspan<F: Frame + ?Sized>(
     walk.enter(next, ethertype::ETHERNET, TunnelKind::ErspanSession, session)
 }
 
+/// Whether datagrams to this port may be VXLAN.
+#[inline(always)]
+pub(super) const fn is_vxlan(port: u16) -> bool {
+    matches!(port, VXLAN | VXLAN_OLD)
+}
+
 /// RFC 7348: a flag that the network's number is there, which comes in the upper 24 bits of the second word.
 #[inline(always)]
+pub(super) fn vxlan_network(header: [u8; 8]) -> Option<u32> {
+    let [flags, _, _, _, a, b, c, _] = header;
+    (flags & 0x08 != 0).then_some(u32::from_be_bytes([0, a, b, c]))
+}
+
+#[inline(always)]
 fn vxlan<F: Frame + ?Sized>(frame: &F, offset: usize, walk: &mut Walk) -> Step {
-    let Some([flags, _, _, _, a, b, c, _]) = frame.bytes::<8>(offset) else {
-        return Step::NotIp;
-    };
-    if flags & 0x08 == 0 {
-        return Step::NotIp;
+    match frame.bytes::<8>(offset).and_then(vxlan_network) {
+        Some(id) => walk.enter(offset + 8, ethertype::ETHERNET, TunnelKind::Vxlan, id),
+        None => Step::NotIp,
     }
-    let id = u32::from_be_bytes([0, a, b, c]);
-    walk.enter(offset + 8, ethertype::ETHERNET, TunnelKind::Vxlan, id)
 }
 
 /// RFC 8926: version 0, options in words of four bytes, what it carries, the network's number.

@@ -40,7 +40,8 @@ pub struct Walk {
     reached: u8,
     /// Whether a label was passed: it does not say what it carries, so what is broken behind it is no broken IP packet.
     guessed: u8,
-    padding: [u8; 6],
+    /// Explicit padding; not bytes in a row, which no table may keep.
+    padding: [u16; 3],
 }
 
 const _: () = assert!(size_of::<Walk>() == 112);

@@ -33,7 +33,7 @@ pub enum ApartBy {
     Everything,
     /// What is the same for both directions: VLAN tags, and the numbers of tunnels that have one for both.
     #[default]
-    BothWays,
+    Conversation,
     /// Nothing: for a mirror port that tags one direction only, or each its own way.
     Nothing,
 }
@@ -42,8 +42,8 @@ impl ApartBy {
     fn of(self, outer: Outer) -> Outer {
         match self {
             Self::Everything => outer,
-            Self::BothWays if outer.is_plain() => outer,
-            Self::BothWays => outer.both_ways(),
+            Self::Conversation if outer.is_plain() => outer,
+            Self::Conversation => outer.both_ways(),
             Self::Nothing => Outer::default(),
         }
     }
@@ -72,7 +72,7 @@ impl Default for AggregatorSettings {
             idle_timeout_ms: 15_000,
             linger_ms: 2_000,
             flows_open_max: 1_000_000,
-            apart_by: ApartBy::BothWays,
+            apart_by: ApartBy::Conversation,
         }
     }
 }

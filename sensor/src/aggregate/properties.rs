@@ -66,7 +66,7 @@ fn settings() -> impl Strategy<Value = AggregatorSettings> {
             idle_timeout_ms,
             linger_ms,
             flows_open_max,
-            apart_by: ApartBy::BothWays,
+            apart_by: ApartBy::Conversation,
         },
     )
 }

@@ -11,8 +11,10 @@ mod interface;
 mod memory;
 mod object;
 mod test_run;
+mod watch;
 
 use std::fmt;
+use std::time::Duration;
 
 use aya::programs::links::FdLink;
 use aya::programs::{ProgramError, XdpMode};
@@ -20,15 +22,17 @@ use flow::Observation;
 use rustix::io::Errno;
 use tracing::{info, warn};
 
-pub use epochs::{DrainTotals, Folded, KernelCounters, TableSizes};
+pub use epochs::{DrainTotals, Folded, KernelCounters, LogFill, TableSizes};
 pub use error::CaptureError;
 pub use interface::NicStatistics;
 pub use object::ObjectError;
 pub use test_run::{FRAME_BYTES_MAX, FRAME_BYTES_MIN, KernelTestRun};
+pub use watch::PortStates;
 
 use epochs::Epochs;
 use error::system_error;
 use interface::{Interface, Interfaces, Use};
+use watch::Watch;
 
 /// Where in the kernel the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +110,7 @@ pub struct KernelCapture {
     interfaces: Interfaces,
     attached: Vec<Attached>,
     statistics: NicStatistics,
+    watch: Watch,
 }
 
 impl KernelCapture {
@@ -132,13 +137,16 @@ impl KernelCapture {
         }
         let mut epochs = Epochs::load(options.sizes)?;
         let mut attached = Vec::with_capacity(chosen.len());
+        let mut watch = Watch::default();
         for interface in chosen {
             let used = interfaces.used_for(interface, &all).map_err(to_interfaces)?;
             let drops = drops(&interface.name, options.after, used);
             attached.push(attach_interface(&mut epochs, interface, drops, options.mode)?);
+            watch.add(interface);
         }
         info!(tick_us = epochs.tick_ns() / 1000, "time stamps are exact to one tick of the kernel");
-        Ok(Self { epochs, interfaces, attached, statistics: NicStatistics::default() })
+        let statistics = NicStatistics::default();
+        Ok(Self { epochs, interfaces, attached, statistics, watch })
     }
 
     /// Where the program runs; generic if it does on any of the interfaces.
@@ -187,20 +195,41 @@ impl KernelCapture {
         if self.attached.is_empty() {
             return Ok(self.statistics);
         }
+        Ok(self.statistics_in(&self.interfaces.list().map_err(to_interfaces)?))
+    }
+
+    /// The same, and whether the interfaces are still there and up; says so when that has changed.
+    ///
+    /// # Errors
+    ///
+    /// As [`KernelCapture::nic_statistics`].
+    pub fn look_at_ports(&mut self) -> Result<(NicStatistics, PortStates), CaptureError> {
         let all = self.interfaces.list().map_err(to_interfaces)?;
+        let ports = self.watch.handle(&all);
+        let attached = !self.attached.is_empty();
+        Ok((if attached { self.statistics_in(&all) } else { self.statistics }, ports))
+    }
+
+    fn statistics_in(&self, all: &[Interface]) -> NicStatistics {
         let sums = self.attached.iter().map(|one| {
             // An interface that has gone is unknown, not 0.
             let now = all.iter().find(|interface| interface.index == one.index);
             now.map_or(NicStatistics::default(), |now| now.statistics.since(one.before))
         });
-        Ok(sums.reduce(NicStatistics::plus).unwrap_or_default())
+        sums.reduce(NicStatistics::plus).unwrap_or_default()
     }
 
-    /// How full the fullest CPU's log of the running epoch is, 0 to 1,000. Drain early when it fills: packets of
-    /// new flows are folded once it is full.
+    /// How full the fullest CPU's log of the running epoch is. Drain early when it fills: packets of new flows are
+    /// folded once it is full.
     #[must_use]
-    pub fn log_fill_permille(&self) -> u32 {
-        self.epochs.log_fill_permille()
+    pub fn log_fill(&self) -> LogFill {
+        self.epochs.log_fill()
+    }
+
+    /// How long the kernel took to end the last epoch: a flip cannot be faster. Zero before the first drain.
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        self.epochs.grace()
     }
 
     /// How long one tick of the stamps' clock lasts, nanoseconds: their precision.

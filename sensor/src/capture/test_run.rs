@@ -3,7 +3,7 @@
 
 use flow::Observation;
 
-use super::epochs::{DrainTotals, Epochs, KernelCounters, TableSizes};
+use super::epochs::{DrainTotals, Epochs, KernelCounters, LogFill, TableSizes};
 use super::{CaptureError, object};
 
 /// Shortest frame that the kernel takes: an Ethernet header.
@@ -86,10 +86,10 @@ impl KernelTestRun {
         self.epochs.counters()
     }
 
-    /// As [`super::KernelCapture::log_fill_permille`].
+    /// As [`super::KernelCapture::log_fill`].
     #[must_use]
-    pub fn log_fill_permille(&self) -> u32 {
-        self.epochs.log_fill_permille()
+    pub fn log_fill(&self) -> LogFill {
+        self.epochs.log_fill()
     }
 
     /// SHA-256 of the object.

@@ -3,6 +3,7 @@
 //! default file.
 
 mod bounded;
+mod listen;
 #[cfg(test)]
 mod tests;
 
@@ -14,9 +15,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use bounded::Bounded;
+pub use bounded::{Bounded, PowerOfTwo};
+pub use listen::ListenAddress;
 
 use crate::aggregate::{AggregatorSettings, ApartBy};
+use crate::capture::TableSizes;
 
 /// Where records go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -123,8 +126,19 @@ sections! {
         after: AfterCounting = AfterCounting::Auto;
         /// How the program is attached: "auto", "native" or "generic".
         mode: AttachBy = AttachBy::Auto;
-        /// Time between two drains of the kernel's cache, milliseconds: 10 to 10000.
+        /// Time between two drains of the kernel's cache, milliseconds: 10 to 10000. It is drained
+        /// earlier when a log is half full.
         epoch_ms: EpochMs = Bounded::fixed::<250>();
+        /// The same while hardly anything comes: 10 to 10000; no less than the setting
+        /// above.
+        epoch_ms_max: EpochMs = Bounded::fixed::<1_000>();
+        /// Size of the kernel's flow cache, sets of two flows for each processor: a power of two, 1
+        /// to 65536. 256 bytes each; 8192 fit into the second-level cache of most processors.
+        sets: PowerOfTwo<65_536> = PowerOfTwo::fixed::<8_192>();
+        /// Room for flows that a full cache puts out before it is drained, for each processor: 1 to
+        /// 1048576. 128 bytes each; 65536 hold 1.5 million new flows a second on one processor.
+        /// Without room, packets are counted in totals by source prefix, destination and port.
+        log_slots: Bounded<1, 1_048_576> = Bounded::fixed::<65_536>();
         /// Processor that drains; unset: any.
         drain_cpu: Option<Cpu> = None;
     }
@@ -141,9 +155,9 @@ sections! {
         /// goes when the table is full; it is reported, with that reason.
         flows_open_max: Bounded<1, 100_000_000> = Bounded::fixed::<1_000_000>();
         /// What of VLAN tags and tunnels keeps flows with equal addresses apart: "everything",
-        /// "both_ways" (not `MPLS` labels and `GTP-U` endpoints, of which each direction has its own)
-        /// or "nothing" (for a mirror port that tags one direction only).
-        apart_by: ApartBy = ApartBy::BothWays;
+        /// "conversation" (not MPLS labels and GTP-U endpoints, which differ by direction) or
+        /// "nothing" (for a mirror port that tags one direction only).
+        apart_by: ApartBy = ApartBy::Conversation;
         /// Processor that aggregates; unset: any.
         aggregate_cpu: Option<Cpu> = None;
     }
@@ -168,6 +182,14 @@ sections! {
         /// How long a stopping sensor waits for the backend's acknowledgements, milliseconds: 0 to
         /// 600000. What is not acknowledged by then stays in the spool for the next start.
         shutdown_grace_ms: Bounded<0, 600_000> = Bounded::fixed::<10_000>();
+    }
+    /// Counters for Prometheus, at /metrics; docs/metrics.md explains each.
+    metrics: MetricsConfig {
+        /// Address and port to serve them on, such as "127.0.0.1:9464"; unset: they are not served.
+        listen: Option<ListenAddress> = None;
+        /// Whether that may be an address that other machines reach. There is no password and no
+        /// encryption: whoever reaches it can read how much traffic the organisation has.
+        allow_remote: bool = false;
     }
 }
 
@@ -260,7 +282,8 @@ impl Config {
 
     /// Refuses what has the right type and makes no sense.
     fn check(&self, text: &str, file: &Path) -> Result<(), ConfigError> {
-        for (key, is_empty, allowed) in [
+        let remote = self.metrics.listen.is_some_and(|listen| !listen.is_local());
+        for (key, is_wrong, allowed) in [
             (
                 "kinds",
                 self.output.kinds.is_empty(),
@@ -271,8 +294,14 @@ impl Config {
                 self.uplink.state_dir.as_os_str().is_empty(),
                 "empty, expected the path of a folder",
             ),
+            (
+                "listen",
+                remote && !self.metrics.allow_remote,
+                "other machines reach this address, expected one of this machine only, such as \
+                 \"127.0.0.1:9464\", or allow_remote = true",
+            ),
         ] {
-            if is_empty {
+            if is_wrong {
                 let names_it = |line: &str| {
                     line.split_once('=').is_some_and(|(name, _)| name.trim().ends_with(key))
                 };
@@ -287,6 +316,16 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// The kernel tables' part.
+    #[must_use]
+    pub fn table_sizes(&self) -> TableSizes {
+        let within = "the range of the setting is that of the tables";
+        TableSizes {
+            sets: u32::try_from(self.capture.sets.get()).expect(within),
+            log_slots: u32::try_from(self.capture.log_slots.get()).expect(within),
+        }
     }
 
     /// The aggregator's part.

@@ -6,6 +6,7 @@ use std::path::Path;
 use expect_test::{Expect, expect};
 
 use super::Config;
+use crate::capture::TableSizes;
 
 fn rejected(text: &str, expected: &Expect) {
     let error = Config::parse(text, Path::new("sensor.toml")).expect_err("a bad file is refused");
@@ -57,13 +58,13 @@ fn errors_name_file_line_key_and_range() {
     rejected(
         "[capture]\nepoch = 250\n",
         &expect![
-            "sensor.toml, line 2, key `capture.epoch`: unknown field `epoch`, expected one of `interfaces`, `after`, `mode`, `epoch_ms`, `drain_cpu`"
+            "sensor.toml, line 2, key `capture.epoch`: unknown field `epoch`, expected one of `interfaces`, `after`, `mode`, `epoch_ms`, `epoch_ms_max`, `sets`, `log_slots`, `drain_cpu`"
         ],
     );
     rejected(
         "[captures]\nepoch_ms = 250\n",
         &expect![
-            "sensor.toml, line 1, section `captures`: unknown field `captures`, expected one of `capture`, `flows`, `output`, `uplink`"
+            "sensor.toml, line 1, section `captures`: unknown field `captures`, expected one of `capture`, `flows`, `output`, `uplink`, `metrics`"
         ],
     );
     rejected(
@@ -79,9 +80,56 @@ fn errors_name_file_line_key_and_range() {
     rejected(
         "spool = 1\n",
         &expect![
-            "sensor.toml, line 1, key `spool`: unknown field `spool`, expected one of `capture`, `flows`, `output`, `uplink`"
+            "sensor.toml, line 1, key `spool`: unknown field `spool`, expected one of `capture`, `flows`, `output`, `uplink`, `metrics`"
         ],
     );
+}
+
+#[test]
+fn sizes_of_the_kernel_tables_have_ranges() {
+    for (sets, told) in [(0, "0"), (3, "3"), (131_072, "131072")] {
+        let error = Config::parse(&format!("[capture]\nsets = {sets}\n"), Path::new("sensor.toml"))
+            .expect_err("out of range");
+        let expected = format!(
+            "sensor.toml, line 2, key `capture.sets`: invalid value: integer `{told}`, expected a \
+             power of two from 1 to 65536"
+        );
+        assert_eq!(error.to_string(), expected);
+    }
+    rejected(
+        "[capture]\nlog_slots = 0\n",
+        &expect![
+            "sensor.toml, line 2, key `capture.log_slots`: invalid value: integer `0`, expected a number from 1 to 1048576"
+        ],
+    );
+    let text = "[capture]\nsets = 65536\nlog_slots = 1048576\n";
+    let sizes = Config::parse(text, Path::new("largest")).expect("allowed").table_sizes();
+    assert_eq!((sizes.sets, sizes.log_slots), (TableSizes::SETS_MAX, TableSizes::LOG_SLOTS_MAX));
+    let usual = Config::default().table_sizes();
+    assert_eq!(usual, TableSizes::default());
+}
+
+#[test]
+fn metrics_are_for_this_machine_unless_it_is_said() {
+    rejected(
+        "[metrics]\nallow_remote = false\nlisten = \"0.0.0.0:9464\"\n",
+        &expect![[
+            r#"sensor.toml, line 3, key `metrics.listen`: other machines reach this address, expected one of this machine only, such as "127.0.0.1:9464", or allow_remote = true"#
+        ]],
+    );
+    rejected(
+        "[metrics]\nlisten = \"localhost:9464\"\n",
+        &expect![[
+            r#"sensor.toml, line 2, key `metrics.listen`: `localhost:9464` is no address and port, expected something like "127.0.0.1:9464""#
+        ]],
+    );
+    for listen in ["127.0.0.1:9464", "[::1]:9464", "[::ffff:127.0.0.1]:1", "127.8.0.1:0"] {
+        let text = format!("[metrics]\nlisten = \"{listen}\"\n");
+        let read = Config::parse(&text, Path::new("local")).expect("only this machine");
+        assert!(read.metrics.listen.is_some(), "{listen}");
+    }
+    let text = "[metrics]\nlisten = \"[::]:9464\"\nallow_remote = true\n";
+    Config::parse(text, Path::new("remote")).expect("it was said");
 }
 
 #[test]
@@ -138,8 +186,19 @@ fn default_file() {
         after = "auto"
         # How the program is attached: "auto", "native" or "generic".
         mode = "auto"
-        # Time between two drains of the kernel's cache, milliseconds: 10 to 10000.
+        # Time between two drains of the kernel's cache, milliseconds: 10 to 10000. It is drained
+        # earlier when a log is half full.
         epoch_ms = 250
+        # The same while hardly anything comes: 10 to 10000; no less than the setting
+        # above.
+        epoch_ms_max = 1000
+        # Size of the kernel's flow cache, sets of two flows for each processor: a power of two, 1
+        # to 65536. 256 bytes each; 8192 fit into the second-level cache of most processors.
+        sets = 8192
+        # Room for flows that a full cache puts out before it is drained, for each processor: 1 to
+        # 1048576. 128 bytes each; 65536 hold 1.5 million new flows a second on one processor.
+        # Without room, packets are counted in totals by source prefix, destination and port.
+        log_slots = 65536
         # Processor that drains; unset: any.
         #drain_cpu =
 
@@ -155,6 +214,10 @@ fn default_file() {
         # Flows held at once, about 250 bytes each: 1 to 100000000. The one nearest to its end
         # goes when the table is full; it is reported, with that reason.
         flows_open_max = 1000000
+        # What of VLAN tags and tunnels keeps flows with equal addresses apart: "everything",
+        # "conversation" (not MPLS labels and GTP-U endpoints, which differ by direction) or
+        # "nothing" (for a mirror port that tags one direction only).
+        apart_by = "conversation"
         # Processor that aggregates; unset: any.
         #aggregate_cpu =
 
@@ -179,6 +242,14 @@ fn default_file() {
         # How long a stopping sensor waits for the backend's acknowledgements, milliseconds: 0 to
         # 600000. What is not acknowledged by then stays in the spool for the next start.
         shutdown_grace_ms = 10000
+
+        # Counters for Prometheus, at /metrics; docs/metrics.md explains each.
+        [metrics]
+        # Address and port to serve them on, such as "127.0.0.1:9464"; unset: they are not served.
+        #listen =
+        # Whether that may be an address that other machines reach. There is no password and no
+        # encryption: whoever reaches it can read how much traffic the organisation has.
+        allow_remote = false
     "##]]
     .assert_eq(&Config::default().to_documented_toml());
 }

@@ -24,6 +24,8 @@ struct Answers {
     records_acked_earlier: AtomicU64,
     records_rejected: AtomicU64,
     news: Mutex<News>,
+    /// Whether there is a connection; unknown before the first attempt ended.
+    connected: Mutex<Option<bool>>,
     /// Why nothing is acknowledged; `None` while something is, and before the first attempt ended.
     trouble: Mutex<Option<String>>,
 }
@@ -34,6 +36,7 @@ impl Answers {
     }
 
     fn set_trouble(&self, trouble: Option<String>) {
+        *self.connected.lock().unwrap_or_else(PoisonError::into_inner) = Some(trouble.is_none());
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 }
@@ -85,6 +88,11 @@ impl Delivery {
     /// Records that the backend refused for good.
     pub(super) fn records_rejected(&self) -> u64 {
         self.answers.records_rejected.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is a connection; unknown before the first attempt ended.
+    pub(super) fn connected(&self) -> Option<bool> {
+        *self.answers.connected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until the backend has acknowledged something; says whether it did in time.

@@ -1,31 +1,26 @@
 //! Takes a source that is drained again and again (the kernel's cache); runs one thread that drains
 //! and one that aggregates, with a bounded channel between, until it is told to stop. Then nothing
-//! is left anywhere.
+//! is left anywhere, and nothing attached, also when one of them fails.
 
 use std::fmt::Write as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use flow::{Books, Malformed, Observation};
 
+use super::drain::{Drain, EpochEnd, EpochFacts, Message};
+use super::folding::Folding;
 use super::{Options, Outcome, Patience, PipelineError, SENSOR_VERSION, Stage, wall_ms};
 use crate::aggregate::Aggregator;
+use crate::capture::{Folded, LogFill};
 use crate::config::{Config, Cpu};
 use crate::summary::Summary;
 
-/// Observations handed over at once.
-const CHUNK_OBSERVATIONS: usize = 4_096;
 /// Chunks between the threads. When they are all full the drain waits, and the kernel's cache takes
 /// more, or folds and counts.
 const CHUNKS_MAX: usize = 64;
 
-/// How often an epoch is looked at, to end it early when the source fills.
-const LOOKS_PER_EPOCH: u32 = 10;
-/// Shortest time between two looks.
-const LOOK_MIN: Duration = Duration::from_millis(5);
-/// A source that is fuller than this is drained at once.
-const FILL_PERMILLE_MAX: u32 = 500;
 /// Shortest time between two warnings that packets are being folded.
 const FOLD_WARNING_PERIOD: Duration = Duration::from_mins(1);
 
@@ -35,12 +30,32 @@ pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
 /// What a source has counted since it began.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// The part of the books that the source knows: port, frames, packets, folded.
+    /// The part of the books that the source knows: port, frames, packets.
     pub books: Books,
     /// Frames that are not IP by what they carry.
     pub not_ip: Vec<(&'static str, u64)>,
     /// Malformed frames by the number of their reason.
     pub malformed: [u64; Malformed::ALL.len()],
+    /// The interfaces, where the source has any.
+    pub port: PortCounts,
+}
+
+/// What a source knows of its interfaces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortCounts {
+    /// Frames the program had been given when the interfaces' own counters were read; `None` where they
+    /// are not known.
+    pub nic_frames_seen: Option<u64>,
+    /// Frames that were on their way while they were read: those counters can be off by as many.
+    pub nic_frames_in_flight: Option<u64>,
+    /// Interfaces that are up.
+    pub interfaces_up: Option<u64>,
+    /// Interfaces that are down, or without a carrier.
+    pub interfaces_down: Option<u64>,
+    /// Interfaces that are no longer there.
+    pub interfaces_gone: Option<u64>,
+    /// Times that an interface went down or away.
+    pub interface_losses: Option<u64>,
 }
 
 /// What a source is, for the summary.
@@ -59,11 +74,12 @@ pub trait Source: Send {
     /// What it is.
     fn facts(&self) -> SourceFacts;
 
-    /// Ends the epoch and gives everything that was counted in it.
+    /// Ends the epoch and gives everything that was counted in it: observations to `visit`, and what was
+    /// counted in coarse totals only.
     ///
     /// # Errors
     /// When that is not possible; the capture cannot go on.
-    fn drain(&mut self, visit: &mut dyn FnMut(Observation)) -> Result<(), SourceError>;
+    fn drain(&mut self, visit: &mut dyn FnMut(Observation)) -> Result<Vec<Folded>, SourceError>;
 
     /// What was counted so far.
     ///
@@ -71,21 +87,22 @@ pub trait Source: Send {
     /// When it cannot be read.
     fn counts(&mut self) -> Result<Counts, SourceError>;
 
-    /// How full the fullest buffer is, 0 to 1,000: it is drained early when it fills.
-    fn fill_permille(&self) -> u32;
+    /// How full the fullest log is: it is drained early when it fills.
+    fn log_fill(&self) -> LogFill;
 
-    /// Lets no more frames in. What was counted stays to be drained.
+    /// How long ending the last epoch took: it is not looked at more often.
+    fn grace(&self) -> Duration;
+
+    /// Why nothing will ever come any more, when that is so.
+    fn ended(&self) -> Option<String> {
+        None
+    }
+
+    /// Lets no more frames in. What was counted stays to be drained. A second time it does nothing.
     ///
     /// # Errors
     /// When that is not possible.
     fn stop(&mut self) -> Result<(), SourceError>;
-}
-
-/// From the drain to the aggregator.
-enum Message {
-    Observations(Vec<Observation>),
-    EpochEnd { now_ms: u64, counts: Counts },
-    Fault(String),
 }
 
 /// Runs until `stop` gives a message; a second one ends the wait for the backend.
@@ -110,114 +127,66 @@ pub fn run_source(
     let mut stage = Stage::open(config, options, summary, facts.object_sha256)?;
     let (chunks, received) = bounded(CHUNKS_MAX);
     let (empties, spare) = bounded(CHUNKS_MAX);
-    let period = Duration::from_millis(config.capture.epoch_ms.get());
+    let target = Duration::from_millis(config.capture.epoch_ms.get());
+    let longest = Duration::from_millis(config.capture.epoch_ms_max.get());
     let drain_cpu = config.capture.drain_cpu;
-    let mut drain = Drain { out: chunks, spare, chunk: Vec::with_capacity(CHUNK_OBSERVATIONS) };
-    thread::scope(|scope| {
-        thread::Builder::new()
+    let mut drain = Drain::new(chunks, spare);
+    let faults = thread::scope(|scope| {
+        let draining = thread::Builder::new()
             .name("drain".to_owned())
             .spawn_scoped(scope, move || {
                 pin(drain_cpu, "drain");
-                if let Err(error) = drain.run(source.as_mut(), period, stop) {
-                    let _receiver_gone = drain.out.send(Message::Fault(error));
-                }
+                drain.run(source.as_mut(), target, longest, stop);
             })
             .map_err(|source| PipelineError::Start { what: "the drain", source })?;
         let config = &config;
         let stage = &mut stage;
         let aggregate = move || {
             pin(config.flows.aggregate_cpu, "aggregator");
-            Live {
-                aggregator: Aggregator::new(config.aggregator()),
-                counts: Counts::default(),
-                fold_warned: None,
-            }
-            .run(&received, &empties, stage);
+            Live::new(config).run(&received, &empties, stage);
         };
-        thread::Builder::new()
+        let aggregating = thread::Builder::new()
             .name("aggregate".to_owned())
             .spawn_scoped(scope, aggregate)
-            .map(|_scoped| ())
-            .map_err(|source| PipelineError::Start { what: "the aggregator", source })
+            .map_err(|source| PipelineError::Start { what: "the aggregator", source })?;
+        // A thread that panics drops what it holds: the drain the attachment, the aggregator the channel
+        // that the drain needs to go on. So the other one ends too, and nothing stays attached.
+        let ended = [("drain", draining.join()), ("aggregator", aggregating.join())];
+        Ok(ended
+            .into_iter()
+            .filter(|(_, ended)| ended.is_err())
+            .map(|(thread, _)| format!("the {thread} stopped by a fault of its own"))
+            .collect::<Vec<_>>())
     })?;
+    stage.faults.extend(faults);
     let grace = Duration::from_millis(config.uplink.shutdown_grace_ms.get());
     Ok(stage.finish(Patience::Total(grace), Some(stop), ""))
-}
-
-/// The draining thread.
-struct Drain {
-    out: Sender<Message>,
-    spare: Receiver<Vec<Observation>>,
-    chunk: Vec<Observation>,
-}
-
-impl Drain {
-    fn run(
-        &mut self,
-        source: &mut dyn Source,
-        period: Duration,
-        stop: &Receiver<()>,
-    ) -> Result<(), String> {
-        self.epoch(source)?;
-        let mut due = Instant::now() + period;
-        loop {
-            let look = due.min(Instant::now() + (period / LOOKS_PER_EPOCH).max(LOOK_MIN));
-            let stopping = match stop.recv_deadline(look) {
-                Err(RecvTimeoutError::Timeout) => false,
-                Ok(()) | Err(RecvTimeoutError::Disconnected) => true,
-            };
-            let now = Instant::now();
-            if !stopping && now < due && source.fill_permille() < FILL_PERMILLE_MAX {
-                continue;
-            }
-            if stopping {
-                source.stop().map_err(|error| format!("cannot detach: {error}"))?;
-            }
-            self.epoch(source)?;
-            if stopping {
-                // The other half of the cache took frames while the first was being emptied.
-                return self.epoch(source);
-            }
-            // After a stall the lost drains are not made up for.
-            due = (due.min(now) + period).max(Instant::now());
-        }
-    }
-
-    fn epoch(&mut self, source: &mut dyn Source) -> Result<(), String> {
-        let now_ms = wall_ms();
-        source
-            .drain(&mut |seen| {
-                self.chunk.push(seen);
-                if self.chunk.len() == CHUNK_OBSERVATIONS {
-                    send(&self.out, &self.spare, &mut self.chunk);
-                }
-            })
-            .map_err(|error| format!("cannot drain the kernel's cache: {error}"))?;
-        if !self.chunk.is_empty() {
-            send(&self.out, &self.spare, &mut self.chunk);
-        }
-        let counts =
-            source.counts().map_err(|error| format!("cannot read the kernel's counts: {error}"))?;
-        let _receiver_gone = self.out.send(Message::EpochEnd { now_ms, counts });
-        Ok(())
-    }
-}
-
-fn send(out: &Sender<Message>, spare: &Receiver<Vec<Observation>>, chunk: &mut Vec<Observation>) {
-    let empty = spare.try_recv().unwrap_or_else(|_none| Vec::with_capacity(CHUNK_OBSERVATIONS));
-    // The receiver lives until this sender is gone.
-    let _receiver_gone = out.send(Message::Observations(std::mem::replace(chunk, empty)));
 }
 
 /// The aggregating thread.
 struct Live {
     aggregator: Aggregator,
+    folding: Folding,
     counts: Counts,
+    epochs: Epochs,
+    /// When the latest epoch ended, once there was one.
+    epoch_end_ms: Option<u64>,
     /// When it was last told that packets are being folded.
     fold_warned: Option<Instant>,
 }
 
 impl Live {
+    fn new(config: &Config) -> Self {
+        Self {
+            aggregator: Aggregator::new(config.aggregator()),
+            folding: Folding::new(config.flows.active_timeout_ms.get()),
+            counts: Counts::default(),
+            epochs: Epochs::default(),
+            epoch_end_ms: None,
+            fold_warned: None,
+        }
+    }
+
     fn run(
         mut self,
         received: &Receiver<Message>,
@@ -233,13 +202,7 @@ impl Live {
                     chunk.clear();
                     let _enough_spares = empties.try_send(chunk);
                 }
-                Message::EpochEnd { now_ms, counts } => {
-                    self.handle_counts(counts);
-                    let outputs = &mut stage.outputs;
-                    self.aggregator.advance(now_ms, &mut |record| outputs.handle_record(record));
-                    outputs.advance(&self.books(), now_ms);
-                    self.fill_summary(stage, false);
-                }
+                Message::EpochEnd(end) => self.handle_epoch_end(*end, stage),
                 Message::Fault(fault) => {
                     tracing::error!("{fault}");
                     stage.faults.push(fault);
@@ -248,37 +211,89 @@ impl Live {
         }
         let outputs = &mut stage.outputs;
         self.aggregator.finish(&mut |record| outputs.handle_record(record));
+        self.folding.finish(&mut |record| outputs.handle_record(record));
         outputs.finish(&self.books(), wall_ms());
         stage.summary.finished = true;
         self.fill_summary(stage, true);
     }
 
-    fn handle_counts(&mut self, counts: Counts) {
-        let folded = counts.books.packets_folded;
-        let more = folded.saturating_sub(self.counts.books.packets_folded);
-        if more > 0 && self.fold_warned.is_none_or(|at| at.elapsed() >= FOLD_WARNING_PERIOD) {
-            tracing::warn!(
-                "the kernel's flow cache was full: {folded} packets so far are in coarse totals only"
-            );
-            self.fold_warned = Some(Instant::now());
+    fn handle_epoch_end(&mut self, end: EpochEnd, stage: &mut Stage) {
+        let EpochEnd { now_ms, counts, folded, facts } = end;
+        let since_ms = self.epoch_end_ms.replace(now_ms).unwrap_or(now_ms).min(now_ms);
+        for folded in &folded {
+            self.folding.handle(folded, (since_ms, now_ms));
         }
+        self.warn_of_folding(!folded.is_empty());
         self.counts = counts;
+        self.epochs.handle(facts);
+        let outputs = &mut stage.outputs;
+        self.aggregator.advance(now_ms, &mut |record| outputs.handle_record(record));
+        self.folding.advance(now_ms, &mut |record| outputs.handle_record(record));
+        outputs.advance(&self.books(), now_ms);
+        self.fill_summary(stage, false);
+    }
+
+    fn warn_of_folding(&mut self, more: bool) {
+        if more && self.fold_warned.is_none_or(|at| at.elapsed() >= FOLD_WARNING_PERIOD) {
+            self.fold_warned = Some(Instant::now());
+            tracing::warn!(
+                "the kernel's flow tables were full: {} packets so far are in folded records, with \
+                 exact totals by source prefix, destination and port; capture.log_slots makes room",
+                self.folding.totals().packets_in
+            );
+        }
     }
 
     fn books(&self) -> Books {
-        Books { packets_in_flows: self.aggregator.totals().packets_in, ..self.counts.books }
+        Books {
+            packets_in_flows: self.aggregator.totals().packets_in,
+            // The source's own count runs ahead of what has been drained.
+            packets_folded: self.folding.totals().packets_in,
+            ..self.counts.books
+        }
     }
 
     fn fill_summary(&self, stage: &mut Stage, at_once: bool) {
         stage.update_summary(
             |summary, outputs| {
                 let totals = self.aggregator.totals();
-                summary.handle_books(&outputs.books(), &totals, self.aggregator.flows_open());
+                let (open, folding) = (self.aggregator.flows_open(), self.folding.totals());
+                summary.handle_books(&outputs.books(), &totals, &folding, open);
                 summary.not_ip = self.counts.not_ip.iter().copied().collect();
                 summary.handle_malformed(&self.counts.malformed);
+                summary.handle_port(&self.counts.port);
+                self.epochs.fill(summary);
             },
             at_once,
         );
+    }
+}
+
+/// How the epochs went so far.
+#[derive(Default)]
+struct Epochs {
+    latest: EpochFacts,
+    count: u64,
+    early: u64,
+    log_fill_permille_max: u32,
+}
+
+impl Epochs {
+    fn handle(&mut self, facts: EpochFacts) {
+        self.count += 1;
+        self.early += u64::from(facts.early);
+        self.log_fill_permille_max = self.log_fill_permille_max.max(facts.log_fill_permille);
+        self.latest = facts;
+    }
+
+    fn fill(&self, summary: &mut Summary) {
+        let whole = |number: u128| u64::try_from(number).unwrap_or(u64::MAX);
+        summary.epochs = self.count;
+        summary.epochs_early = self.early;
+        summary.epoch_ms = Some(whole(self.latest.lasted.as_millis()));
+        summary.grace_us = Some(whole(self.latest.grace.as_micros()));
+        summary.log_fill_permille = Some(self.latest.log_fill_permille);
+        summary.log_fill_permille_max = Some(self.log_fill_permille_max);
     }
 }
 

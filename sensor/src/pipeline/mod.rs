@@ -10,16 +10,20 @@
 
 mod deliver;
 mod delivery;
+mod drain;
+mod folding;
 mod kernel;
 mod live;
 mod news;
 mod offline;
+mod pace;
 mod privileges;
 #[cfg(test)]
 mod tests;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -28,13 +32,15 @@ use thiserror::Error;
 use uplink::{Outbox, OutboxError, OutboxOptions};
 
 use crate::config::{Config, OutputKind};
+use crate::metrics::MetricsServer;
 use crate::sink::{JsonSink, NullSink, Outputs, SealingSettings, Sink, UplinkSink};
-use crate::summary::Summary;
+use crate::summary::{SUMMARY_NAME, Summary};
 use delivery::{Delivery, Ended, Patience};
 
 pub use deliver::{Delivered, deliver};
+pub(crate) use folding::FoldingTotals;
 pub use kernel::run;
-pub use live::{Counts, Source, SourceError, SourceFacts, run_source};
+pub use live::{Counts, PortCounts, Source, SourceError, SourceFacts, run_source};
 pub use offline::replay;
 
 /// Version of this sensor, as batches and summaries carry it.
@@ -97,6 +103,15 @@ pub enum PipelineError {
         #[source]
         source: io::Error,
     },
+    /// Another program listens there (`ss -ltnp` says which), or the address is not this machine's.
+    #[error("cannot serve metrics on {listen}")]
+    Metrics {
+        /// Where.
+        listen: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// The kernel side cannot be set up.
     #[error("cannot capture")]
     Capture(#[source] SourceError),
@@ -106,7 +121,8 @@ pub enum PipelineError {
 struct Stage {
     outputs: Outputs,
     delivery: Option<Delivery>,
-    summary_file: Option<PathBuf>,
+    summary_files: Vec<PathBuf>,
+    metrics: Option<MetricsServer>,
     summary: Summary,
     summary_written: Option<Instant>,
     /// The summary cannot be written: that was told.
@@ -123,6 +139,7 @@ impl Stage {
     ) -> Result<Self, PipelineError> {
         let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
         let mut delivery = None;
+        let mut recovered = None;
         let mut kinds = config.output.kinds.clone();
         kinds.sort_by_key(|kind| *kind as u8);
         kinds.dedup();
@@ -131,61 +148,108 @@ impl Stage {
                 OutputKind::Json => sinks.push(Box::new(JsonSink::new(json_writer(config)?))),
                 OutputKind::Null => sinks.push(Box::new(NullSink)),
                 OutputKind::Uplink => {
-                    let (sink, running) = open_uplink(config, object_sha256)?;
+                    let (sink, running, waiting) = open_uplink(config, object_sha256)?;
                     sinks.push(Box::new(sink));
                     delivery = Some(running);
+                    recovered = Some(waiting);
                 }
             }
         }
+        let outputs = Outputs::new(sinks);
+        let summary = Summary {
+            outputs: outputs.names(),
+            records_recovered: recovered.unwrap_or(0),
+            flows_open_max: config.flows.flows_open_max.get(),
+            spool_bytes_max: config.uplink.spool_bytes_max.get(),
+            ..summary
+        };
+        let metrics = match config.metrics.listen {
+            Some(listen) if summary.command == "run" => Some(
+                MetricsServer::start(listen.get())
+                    .map_err(|source| PipelineError::Metrics { listen: listen.get(), source })?,
+            ),
+            _ => None,
+        };
         let mut stage = Self {
-            outputs: Outputs::new(sinks),
+            outputs,
             delivery,
-            summary_file: options.summary_file.clone(),
+            summary_files: options.summary_file.iter().cloned().collect(),
+            metrics,
             summary,
             summary_written: None,
             summary_failing: false,
             faults: Vec::new(),
         };
-        if let Some(file) = &stage.summary_file {
+        if let Some(file) = &options.summary_file {
             stage
                 .summary
                 .write(file)
                 .map_err(|source| PipelineError::Create { file: file.clone(), source })?;
         }
+        if stage.summary.command == "run" && config.uplink.state_dir.is_dir() {
+            // `balance` looks here. Whoever runs without a state folder does without.
+            let file = config.uplink.state_dir.join(SUMMARY_NAME);
+            match stage.summary.write(&file) {
+                Ok(()) => stage.summary_files.push(file),
+                Err(error) => tracing::debug!("no summary in {}: {error}", file.display()),
+            }
+        }
         Ok(stage)
     }
 
-    /// Brings the summary up to date, and its file when that is due.
+    /// Brings the summary up to date, and whoever reads it, when that is due.
     fn update_summary(&mut self, fill: impl FnOnce(&mut Summary, &Outputs), at_once: bool) {
         let due = self.summary_written.is_none_or(|at| at.elapsed() >= SUMMARY_PERIOD);
-        if !at_once && (!due || self.summary_file.is_none()) {
+        let is_read = !self.summary_files.is_empty() || self.metrics.is_some();
+        if !at_once && (!due || !is_read) {
             return;
         }
         fill(&mut self.summary, &self.outputs);
-        let totals = self.outputs.totals();
-        self.summary.records_lost = totals.records_lost;
-        self.summary.batches_quarantined = totals.batches_quarantined;
-        self.summary.records_waiting = totals.records_waiting;
         self.summary.records_missed = self.outputs.records_missed();
         self.summary.output_failures = self.outputs.failures();
-        if let Some(delivery) = &self.delivery {
-            self.summary.records_acked = delivery.records_acked();
-            self.summary.records_acked_earlier = delivery.records_acked_earlier();
-            self.summary.records_rejected = delivery.records_rejected();
-        }
-        self.write_summary();
+        self.fill_uplink();
+        self.publish_summary();
         self.summary_written = Some(Instant::now());
     }
 
-    fn write_summary(&mut self) {
-        let Some(file) = &self.summary_file else { return };
-        match self.summary.write(file) {
-            Ok(()) => self.summary_failing = false,
-            Err(error) if !self.summary_failing => {
-                self.summary_failing = true;
-                tracing::error!("cannot write the summary {}: {error}", file.display());
+    /// The delivery goes on meanwhile, and a batch leaves the spool a moment before it is counted as
+    /// acknowledged: the numbers are read until they are of one moment.
+    fn fill_uplink(&mut self) {
+        const LOOKS: u32 = 64;
+        let summary = &mut self.summary;
+        for _ in 0..LOOKS {
+            let totals = self.outputs.totals();
+            summary.records_lost = totals.records_lost;
+            summary.records_pending = totals.records_pending;
+            summary.batches_quarantined = totals.batches_quarantined;
+            summary.records_waiting = totals.records_waiting;
+            summary.spool_bytes = totals.spool_bytes;
+            let Some(delivery) = &self.delivery else { return };
+            summary.records_acked = delivery.records_acked();
+            summary.records_acked_earlier = delivery.records_acked_earlier();
+            summary.records_rejected = delivery.records_rejected();
+            summary.uplink_connected = delivery.connected();
+            if summary.records_delivered_add_up() {
+                return;
             }
-            Err(_told) => {}
+            std::thread::yield_now();
+        }
+    }
+
+    fn publish_summary(&mut self) {
+        self.summary.touch();
+        if let Some(metrics) = &self.metrics {
+            metrics.publish(&self.summary);
+        }
+        for file in &self.summary_files {
+            match self.summary.write(file) {
+                Ok(()) => self.summary_failing = false,
+                Err(error) if !self.summary_failing => {
+                    self.summary_failing = true;
+                    tracing::error!("cannot write the summary {}: {error}", file.display());
+                }
+                Err(_told) => {}
+            }
         }
     }
 
@@ -209,9 +273,11 @@ impl Stage {
             self.summary.records_acked_earlier = records_acked_earlier;
             self.summary.records_rejected = records_rejected;
             self.summary.records_waiting = records_waiting;
+            self.summary.spool_bytes = self.outputs.totals().spool_bytes;
+            self.summary.uplink_connected = Some(false);
             self.faults.extend(fault);
         }
-        self.write_summary();
+        self.publish_summary();
         if self.summary_failing {
             self.faults.push("the summary could not be written".to_owned());
         }
@@ -236,7 +302,7 @@ fn create(file: &Path) -> Result<File, PipelineError> {
 fn open_uplink(
     config: &Config,
     object_sha256: [u8; 32],
-) -> Result<(UplinkSink, Delivery), PipelineError> {
+) -> Result<(UplinkSink, Delivery, u64), PipelineError> {
     let settings = &config.uplink;
     let outbox = Outbox::open(OutboxOptions {
         state_dir: settings.state_dir.clone(),
@@ -246,6 +312,7 @@ fn open_uplink(
         now_ms: wall_ms(),
     })
     .map_err(|source| PipelineError::Uplink { folder: settings.state_dir.clone(), source })?;
+    let waiting = outbox.totals().records_waiting;
     let delivery = Delivery::start(outbox.spool(), outbox.boot_epoch())
         .map_err(|source| PipelineError::Start { what: "the delivery", source })?;
     let sealing = SealingSettings {
@@ -254,7 +321,7 @@ fn open_uplink(
         batch_interval_ms: settings.batch_interval_ms.get(),
         spool_bytes_max: settings.spool_bytes_max.get(),
     };
-    Ok((UplinkSink::new(outbox, sealing), delivery))
+    Ok((UplinkSink::new(outbox, sealing), delivery, waiting))
 }
 
 /// The time of day, milliseconds since the Unix epoch; 0 on a machine whose clock stands before it.

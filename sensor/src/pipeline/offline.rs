@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Options, Outcome, Patience, PipelineError, SENSOR_VERSION, Stage, wall_ms};
+use super::{
+    FoldingTotals, Options, Outcome, Patience, PipelineError, SENSOR_VERSION, Stage, wall_ms,
+};
 use crate::config::Config;
 use crate::pcap::{CaptureFile, CaptureFileError};
 use crate::replay::Replay;
@@ -137,7 +139,8 @@ fn fill_summary(stage: &mut Stage, replay: &Replay, at_once: bool) {
     stage.update_summary(
         |summary, outputs| {
             let aggregator = replay.aggregator();
-            summary.handle_books(&outputs.books(), &aggregator.totals(), aggregator.flows_open());
+            let (totals, open) = (aggregator.totals(), aggregator.flows_open());
+            summary.handle_books(&outputs.books(), &totals, &FoldingTotals::default(), open);
             summary.handle_ethertypes(&replay.counts().not_ip);
             summary.handle_malformed(&replay.counts().malformed);
         },

@@ -2,13 +2,18 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crossbeam_channel::bounded;
 use flow::{Address, Books, FlowKey, Kind, Observation, Outer, TcpSeen, protocol};
 use tempfile::TempDir;
 
+use super::drain::Drain;
 use super::live::{Counts, Source, SourceError, SourceFacts, run_source};
-use super::{Options, PipelineError, replay};
+use super::{Options, Outcome, PipelineError, replay};
+use crate::capture::{Folded, LogFill};
 use crate::config::{Config, OutputKind};
 use crate::summary::Summary;
 
@@ -176,6 +181,10 @@ struct Pretended {
     /// Stops the run when the drains are used up.
     stop: crossbeam_channel::Sender<()>,
     fails: bool,
+    folds: bool,
+    panics: bool,
+    /// Set when it is dropped, which is when a real one detaches.
+    detached: Arc<AtomicBool>,
 }
 
 impl Source for Pretended {
@@ -183,10 +192,11 @@ impl Source for Pretended {
         SourceFacts { interfaces: vec!["span0".to_owned()], ..SourceFacts::default() }
     }
 
-    fn drain(&mut self, visit: &mut dyn FnMut(Observation)) -> Result<(), SourceError> {
+    fn drain(&mut self, visit: &mut dyn FnMut(Observation)) -> Result<Vec<Folded>, SourceError> {
         let observations = if self.drains_left > 0 { 5_000 } else { self.late };
         if self.drains_left == 0 {
             self.late = 0;
+            assert!(!self.panics, "a fault of the pretended kernel");
             if self.fails {
                 return Err("the pretended kernel is gone".into());
             }
@@ -213,15 +223,23 @@ impl Source for Pretended {
         if self.drains_left == 0 {
             let _already_stopped = self.stop.try_send(());
         }
-        Ok(())
+        self.counts.frames_seen += u64::from(self.folds);
+        self.counts.packets_ip += u64::from(self.folds);
+        let rest =
+            Folded { key: None, outer: None, packets: 1, bytes: 60, syns: 1, times_ms: None };
+        Ok(if self.folds { vec![rest] } else { Vec::new() })
     }
 
     fn counts(&mut self) -> Result<Counts, SourceError> {
         Ok(Counts { books: self.counts, ..Counts::default() })
     }
 
-    fn fill_permille(&self) -> u32 {
-        1_000
+    fn log_fill(&self) -> LogFill {
+        LogFill { used: 1, slots: 1 }
+    }
+
+    fn grace(&self) -> Duration {
+        Duration::ZERO
     }
 
     fn stop(&mut self) -> Result<(), SourceError> {
@@ -229,26 +247,105 @@ impl Source for Pretended {
     }
 }
 
+impl Drop for Pretended {
+    fn drop(&mut self) {
+        self.detached.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Runs it to its end; gives the outcome, and whether it has let the source go.
+fn run_pretended(change: impl FnOnce(&mut Pretended), config: &Config) -> (Outcome, bool) {
+    let (tell, stop) = bounded(1);
+    let detached = Arc::new(AtomicBool::new(false));
+    let mut source = Pretended {
+        drains_left: 10,
+        late: 0,
+        counts: Books::default(),
+        stop: tell,
+        fails: false,
+        folds: false,
+        panics: false,
+        detached: Arc::clone(&detached),
+    };
+    change(&mut source);
+    let outcome =
+        run_source(config, &Options::default(), Box::new(source), &stop).expect("a run can begin");
+    (outcome, detached.load(Ordering::Relaxed))
+}
+
+fn counting_only() -> Config {
+    let mut config = Config::default();
+    config.output.kinds = vec![OutputKind::Null];
+    config
+}
+
 #[test]
 fn a_stopped_run_leaves_nothing_behind() {
     for fails in [false, true] {
-        let (tell, stop) = bounded(1);
-        let source = Pretended {
-            drains_left: 10,
-            late: if fails { 0 } else { 7 },
-            counts: Books::default(),
-            stop: tell,
-            fails,
-        };
-        let mut config = Config::default();
-        config.output.kinds = vec![OutputKind::Null];
-        let outcome = run_source(&config, &Options::default(), Box::new(source), &stop)
-            .expect("a run can begin");
+        let late = if fails { 0 } else { 7 };
+        let (outcome, detached) = run_pretended(
+            |source| {
+                source.late = late;
+                source.fails = fails;
+            },
+            &counting_only(),
+        );
         let summary = &outcome.summary;
-        let observations = 50_000 + if fails { 0 } else { 7 };
-        assert_eq!(summary.packets_in_records, 2 * observations);
-        assert!(summary.balanced && summary.finished, "{summary:?}");
+        assert_eq!(summary.packets_in_records, 2 * (50_000 + late));
+        assert!(summary.balanced && summary.finished && detached, "{summary:?}");
         assert_eq!(summary.interfaces, ["span0"]);
         assert_eq!(outcome.faults.len(), usize::from(fails), "{:?}", outcome.faults);
     }
+}
+
+#[test]
+fn what_the_source_folded_is_in_marked_records_and_the_books_close() {
+    let place = TempDir::new().expect("a temporary folder");
+    let out = place.path().join("records");
+    let (outcome, _) = run_pretended(|source| source.folds = true, &json_to(out.clone()));
+    let summary = &outcome.summary;
+    assert!(summary.balanced, "{summary:?}");
+    let folded = summary.packets_folded;
+    assert!(folded >= 10, "one a drain");
+    assert_eq!(summary.packets_in_records, summary.packets_in_flows + folded);
+    assert_eq!((summary.bytes_folded, summary.syns_folded), (60 * folded, folded));
+    assert_eq!((summary.packets_folded_rest, summary.records_folded), (folded, 1));
+    let text = fs::read_to_string(out).expect("the records were written");
+    let line = text.lines().find(|line| line.contains("folded")).expect("one says so");
+    let record: serde_json::Value = serde_json::from_str(line).expect("it is JSON");
+    assert_eq!(record["folded"], true);
+    assert_eq!((&record["initiator"], &record["responder"]), (&"::".into(), &"::".into()));
+    assert_eq!(record["initiator_packets"], folded);
+    assert!(record.get("community_id").is_none() && record.get("initiator_port").is_none());
+}
+
+#[test]
+fn a_source_that_panics_is_let_go_and_told() {
+    let (outcome, detached) = run_pretended(|source| source.panics = true, &counting_only());
+    assert!(detached, "nothing stays attached");
+    assert_eq!(outcome.faults, ["the drain stopped by a fault of its own"]);
+    assert!(outcome.summary.balanced, "what had come over was counted: {:?}", outcome.summary);
+}
+
+#[test]
+fn an_aggregator_that_panics_ends_the_run() {
+    let (received, gone) = bounded(1);
+    drop(gone);
+    let (_stay, stop) = bounded(1);
+    let (tell, _told) = bounded(1);
+    let detached = Arc::new(AtomicBool::new(false));
+    let mut source = Pretended {
+        drains_left: u64::MAX,
+        late: 0,
+        counts: Books::default(),
+        stop: tell,
+        fails: false,
+        folds: false,
+        panics: false,
+        detached,
+    };
+    let (_empties, spare) = bounded(1);
+    // Nobody receives: it returns, where it would else drain for ever.
+    Drain::new(received, spare).run(&mut source, Duration::ZERO, Duration::ZERO, &stop);
+    assert_eq!(source.counts.packets_ip % 10_000, 0);
 }

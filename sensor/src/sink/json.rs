@@ -58,7 +58,8 @@ impl<W: Write + Send> Sink for JsonSink<W> {
 struct Line {
     start_time: Option<Time>,
     end_time: Option<Time>,
-    community_id: Text,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    community_id: Option<Text>,
     protocol: u8,
     initiator: std::net::IpAddr,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -98,7 +99,7 @@ struct Line {
     handshake: Option<Handshake>,
     role: RoleEvidence,
     end_reason: EndReason,
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     folded: bool,
 }
 
@@ -110,20 +111,27 @@ impl From<&Record> for Line {
         let tag = |at: usize| Some(vlans.0[at]).filter(|identifier| *identifier != 0);
         let (initiator, responder) = (record.from_initiator, record.from_responder);
         let seen = |side: &Direction| side.packets > 0;
-        let flags = |side: &Direction| (is_tcp && seen(side)).then_some(side.tcp_flags);
+        // Of many flows in one record only the counts are known, and whether a SYN was among them.
+        let single = |side: &Direction| seen(side) && !record.folded;
+        let flags = |side: &Direction| {
+            let known = if record.folded { side.tcp_flags != 0 } else { seen(side) };
+            (is_tcp && known).then_some(side.tcp_flags)
+        };
         Self {
             start_time: Time::from_ms(record.start_ms),
             end_time: Time::from_ms(record.end_ms),
-            community_id: Text(community_id(
-                record.initiator,
-                record.responder,
-                record.protocol,
-                ports,
-                is_one_way(record),
-            )),
+            community_id: (!record.folded).then(|| {
+                Text(community_id(
+                    record.initiator,
+                    record.responder,
+                    record.protocol,
+                    ports,
+                    is_one_way(record),
+                ))
+            }),
             protocol: record.protocol,
             initiator: record.initiator,
-            initiator_port: ports.map(|ports| ports[0]),
+            initiator_port: ports.map(|ports| ports[0]).filter(|_| !record.folded),
             responder: record.responder,
             responder_port: ports.map(|ports| ports[1]),
             vlan_outer: tag(0),
@@ -133,16 +141,16 @@ impl From<&Record> for Line {
             initiator_packets: initiator.packets,
             initiator_bytes: initiator.bytes,
             initiator_tcp_flags: flags(&initiator),
-            initiator_ttl: seen(&initiator).then_some(initiator.ttl),
-            initiator_length_min: seen(&initiator).then_some(initiator.length_min),
-            initiator_length_max: seen(&initiator).then_some(initiator.length_max),
+            initiator_ttl: single(&initiator).then_some(initiator.ttl),
+            initiator_length_min: single(&initiator).then_some(initiator.length_min),
+            initiator_length_max: single(&initiator).then_some(initiator.length_max),
             responder_packets: responder.packets,
             responder_bytes: responder.bytes,
             responder_tcp_flags: flags(&responder),
-            responder_ttl: seen(&responder).then_some(responder.ttl),
-            responder_length_min: seen(&responder).then_some(responder.length_min),
-            responder_length_max: seen(&responder).then_some(responder.length_max),
-            handshake: is_tcp.then_some(record.handshake),
+            responder_ttl: single(&responder).then_some(responder.ttl),
+            responder_length_min: single(&responder).then_some(responder.length_min),
+            responder_length_max: single(&responder).then_some(responder.length_max),
+            handshake: (is_tcp && !record.folded).then_some(record.handshake),
             role: record.role,
             end_reason: record.end_reason,
             folded: record.folded,
@@ -209,11 +217,6 @@ impl Serialize for Displayed {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
     }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
-fn is_false(value: &bool) -> bool {
-    !*value
 }
 
 struct Text(flow::CommunityId);

@@ -41,6 +41,10 @@ pub struct SinkTotals {
     pub records_waiting: u64,
     /// Records that were never sealed because the spool could not be written.
     pub records_lost: u64,
+    /// Records that wait to be sealed.
+    pub records_pending: u64,
+    /// Bytes in the spool.
+    pub spool_bytes: u64,
     /// Spool files that were found damaged, and moved aside.
     pub batches_quarantined: u64,
 }
@@ -160,6 +164,12 @@ impl Outputs {
         }
     }
 
+    /// Their names, in that order.
+    #[must_use]
+    pub fn names(&self) -> Vec<&'static str> {
+        self.each_output.iter().map(|output| output.sink.name()).collect()
+    }
+
     /// Takes one record.
     pub fn handle_record(&mut self, record: Record) {
         self.books.records_out += 1;
@@ -205,6 +215,8 @@ impl Outputs {
                 records_evicted: sum.records_evicted + one.records_evicted,
                 records_waiting: sum.records_waiting + one.records_waiting,
                 records_lost: sum.records_lost + one.records_lost,
+                records_pending: sum.records_pending + one.records_pending,
+                spool_bytes: sum.spool_bytes + one.spool_bytes,
                 batches_quarantined: sum.batches_quarantined + one.batches_quarantined,
             },
         )

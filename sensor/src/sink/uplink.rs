@@ -143,6 +143,8 @@ impl Sink for UplinkSink {
             records_evicted: totals.records_evicted,
             records_waiting: totals.records_waiting,
             records_lost: self.records_lost,
+            records_pending: self.pending.len() as u64,
+            spool_bytes: totals.spool_bytes,
             batches_quarantined: totals.recovery.batches_quarantined,
         }
     }

@@ -1,5 +1,6 @@
-//! One build of the object: from a workspace in any folder to bytes that do not tell which folder it was.
+//! One build of the objects: from a workspace in any folder to bytes that do not tell which folder it was.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,16 +20,33 @@ const REGISTRY_NAME: &str = "/registry";
 const INFLUENCES: [&str; 6] =
     ["CARGO_BUILD_", "CARGO_PROFILE_", "CARGO_TARGET_", "CARGO_ENCODED_", "RUSTFLAGS", "RUSTC_"];
 
-/// The object and what it was made from.
+/// One of the package's programs, each of which is linked to an object of its own.
+pub(super) struct Object {
+    /// Name of the program, as cargo has it.
+    program: &'static str,
+    /// Name of the object's file.
+    pub(super) file: &'static str,
+}
+
+/// Every object: the one that the sensor carries, the designs it is compared with and the test programs, and one
+/// that breaks the product's promise so that the check of objects has something to refuse.
+pub(super) const OBJECTS: [Object; 3] = [
+    Object { program: PACKAGE, file: "spanwatch.bpf.o" },
+    Object { program: "comparison", file: "comparison.bpf.o" },
+    Object { program: "leak", file: "leak.bpf.o" },
+];
+
+/// The objects and what they were made from.
 pub(super) struct Built {
-    pub(super) object: Vec<u8>,
-    /// Relative to the workspace, sorted.
-    pub(super) sources: Vec<PathBuf>,
+    /// Name of the file and its bytes.
+    pub(super) objects: Vec<(&'static str, Vec<u8>)>,
+    /// Of all objects together, relative to the workspace, sorted.
+    pub(super) sources: BTreeSet<PathBuf>,
     /// The command, without paths of this machine.
     pub(super) command: String,
 }
 
-/// Builds the object from the workspace in this folder.
+/// Builds the objects from the workspace in this folder.
 pub(super) fn compile(toolchain: &Toolchain, workspace: &Path, target: &Path) -> Result<Built> {
     let registry = registry(workspace)?;
     let flags = flags(toolchain, workspace, &registry);
@@ -53,16 +71,24 @@ pub(super) fn compile(toolchain: &Toolchain, workspace: &Path, target: &Path) ->
         .env("CARGO_ENCODED_RUSTFLAGS", flags);
     shell::run(&mut build)?;
     let folder = target.join(TARGET).join(PROFILE);
-    let linked = folder.join(PACKAGE);
-    let stripped = folder.join("spanwatch.bpf.o");
-    // What the kernel reads (BTF) stays; what only a debugger reads is three quarters of the file.
-    shell::run(Command::new(&toolchain.objcopy).arg("--strip-debug").args([&linked, &stripped]))?;
-    let object =
-        fs::read(&stripped).with_context(|| format!("cannot read {}", stripped.display()))?;
-    refuse_paths(&object, workspace, &registry)?;
-    let sources = sources(&folder.join(format!("{PACKAGE}.d")), workspace)?;
+    let mut objects = Vec::with_capacity(OBJECTS.len());
+    let mut sources = BTreeSet::new();
+    for Object { program, file } in OBJECTS {
+        let linked = folder.join(program);
+        let stripped = folder.join(file);
+        // What the kernel reads (BTF) stays; what only a debugger reads is three quarters of the file.
+        shell::run(
+            Command::new(&toolchain.objcopy).arg("--strip-debug").args([&linked, &stripped]),
+        )?;
+        let object =
+            fs::read(&stripped).with_context(|| format!("cannot read {}", stripped.display()))?;
+        refuse_paths(file, &object, workspace, &registry)?;
+        objects.push((file, object));
+        sources.extend(sources_of(&folder.join(format!("{program}.d")), workspace)?);
+    }
+    sources.extend([Path::new(PACKAGE).join("Cargo.toml"), Path::new("flow").join("Cargo.toml")]);
     let command = format!("cargo {}", arguments.join(" "));
-    Ok(Built { object, sources, command })
+    Ok(Built { objects, sources, command })
 }
 
 fn flags(toolchain: &Toolchain, workspace: &Path, registry: &Path) -> OsString {
@@ -103,27 +129,27 @@ fn registry(workspace: &Path) -> Result<PathBuf> {
         .context("the workspace does not use aya-ebpf")
 }
 
-/// The object must not tell where it was built.
-fn refuse_paths(object: &[u8], workspace: &Path, registry: &Path) -> Result<()> {
+/// An object must not tell where it was built.
+fn refuse_paths(file: &str, object: &[u8], workspace: &Path, registry: &Path) -> Result<()> {
     let home = std::env::var_os("HOME").map(PathBuf::from);
     for path in [Some(workspace), Some(registry), home.as_deref()].into_iter().flatten() {
         let bytes = path.as_os_str().as_encoded_bytes();
         if bytes.len() > 1 && object.windows(bytes.len()).any(|window| window == bytes) {
-            bail!("the object names the folder {}", path.display());
+            bail!("{file} names the folder {}", path.display());
         }
     }
     Ok(())
 }
 
-/// Reads cargo's list of the files that went into the object; the packages' manifests belong to them.
-fn sources(list: &Path, workspace: &Path) -> Result<Vec<PathBuf>> {
+/// Reads cargo's list of the files that went into one object.
+fn sources_of(list: &Path, workspace: &Path) -> Result<Vec<PathBuf>> {
     let text =
         fs::read_to_string(list).with_context(|| format!("cannot read {}", list.display()))?;
     let (_, files) = text
         .split_once(": ")
         .with_context(|| format!("{} is not a list of files", list.display()))?;
     // Spaces within a name are written as `\ `.
-    let mut sources: Vec<_> = files
+    let sources: Vec<_> = files
         .trim()
         .replace("\\ ", "\0")
         .split_whitespace()
@@ -132,11 +158,9 @@ fn sources(list: &Path, workspace: &Path) -> Result<Vec<PathBuf>> {
             file.strip_prefix(workspace).ok().map(Path::to_owned)
         })
         .collect();
-    if !sources.contains(&Path::new(PACKAGE).join("src/main.rs")) {
+    if !sources.contains(&Path::new(PACKAGE).join("src/cache.rs")) {
         bail!("{} does not name the program's own sources", list.display());
     }
-    sources.extend([Path::new(PACKAGE).join("Cargo.toml"), Path::new("flow").join("Cargo.toml")]);
-    sources.sort();
     Ok(sources)
 }
 

@@ -1,6 +1,6 @@
-//! What the committed object was made from and with, as JSON beside it.
+//! What the committed objects were made from and with, as JSON beside them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -8,21 +8,19 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::compile::Built;
+use super::compile::{Built, OBJECTS};
 use super::toolchain::Toolchain;
 
-/// Name of the object's file.
-pub(super) const OBJECT: &str = "spanwatch.bpf.o";
 const MANIFEST: &str = "manifest.json";
-/// Packages from the registry whose code is in the object.
+/// Packages from the registry whose code is in the objects.
 const CRATES: [&str; 4] = ["aya-ebpf", "aya-ebpf-bindings", "aya-ebpf-cty", "aya-ebpf-macros"];
 
 /// Hashes are SHA-256 in hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Manifest {
-    object: String,
-    pub(super) object_sha256: String,
+    /// Hash of each object, by the name of its file.
+    pub(super) objects: BTreeMap<String, String>,
     /// Over the list of `sources`, one `hash  path` a line.
     sources_sha256: String,
     rustc: String,
@@ -41,8 +39,7 @@ impl Manifest {
             sources.insert(name.to_owned(), hash_of(&workspace.join(path))?);
         }
         Ok(Self {
-            object: OBJECT.to_owned(),
-            object_sha256: sha256(&built.object),
+            objects: hashes(built),
             sources_sha256: hash_of_list(&sources),
             rustc: toolchain.rustc_version.clone(),
             linker: toolchain.linker_version.clone(),
@@ -77,19 +74,25 @@ impl Manifest {
         for (path, hash) in &self.sources {
             let found = hash_of(&workspace.join(path))?;
             if found != *hash {
-                bail!("{path} is not what the committed eBPF object was built from; {remedy}");
+                bail!("{path} is not what the committed eBPF objects were built from; {remedy}");
             }
         }
         ensure!(
             locked_crates(workspace)? == self.crates,
-            "Cargo.lock names other crates than the committed eBPF object was built from; {remedy}"
+            "Cargo.lock names other crates than the committed eBPF objects were built from; {remedy}"
         );
-        let object = super::prebuilt(workspace).join(&self.object);
+        let expected = OBJECTS.map(|object| object.file.to_owned());
         ensure!(
-            hash_of(&object)? == self.object_sha256,
-            "{} is not the object of its manifest; {remedy}",
-            self.object
+            self.objects.keys().eq(expected.iter().collect::<BTreeSet<_>>()),
+            "the manifest does not list the objects {}; {remedy}",
+            expected.join(", ")
         );
+        for (file, hash) in &self.objects {
+            ensure!(
+                hash_of(&super::prebuilt(workspace).join(file))? == *hash,
+                "{file} is not the object of its manifest; {remedy}"
+            );
+        }
         Ok(())
     }
 
@@ -103,12 +106,17 @@ impl Manifest {
         for (what, wanted, found) in pairs {
             ensure!(
                 wanted == found,
-                "the {what} here is `{found}`, and the committed object was made with `{wanted}`: \
-                 the same one can show equal bytes; `cargo xtask ebpf build` would make a new object"
+                "the {what} here is `{found}`, and the committed objects were made with `{wanted}`: \
+                 the same one can show equal bytes; `cargo xtask ebpf build` would make new objects"
             );
         }
         Ok(())
     }
+}
+
+/// Hash of each object that was built.
+pub(super) fn hashes(built: &Built) -> BTreeMap<String, String> {
+    built.objects.iter().map(|(file, bytes)| ((*file).to_owned(), sha256(bytes))).collect()
 }
 
 /// In hexadecimal digits.
@@ -127,7 +135,7 @@ fn hash_of_list(sources: &BTreeMap<String, String>) -> String {
     sha256(lines.concat().as_bytes())
 }
 
-/// Versions of the registry's crates in the object, from Cargo.lock.
+/// Versions of the registry's crates in the objects, from Cargo.lock.
 fn locked_crates(workspace: &Path) -> Result<BTreeMap<String, String>> {
     #[derive(Deserialize)]
     struct Lock {

@@ -1,7 +1,7 @@
-//! Builds the eBPF object and proves that the committed one is what its sources build.
+//! Builds the eBPF objects and proves that the committed ones are what their sources build.
 //!
-//! In: the sources of `sensor-ebpf` and of what it takes from `flow`. Out: `sensor-ebpf/prebuilt/` with the object
-//! and a manifest that says what it was made from and with. Users never need this: they have the object.
+//! In: the sources of `sensor-ebpf` and of what it takes from `flow`. Out: `sensor-ebpf/prebuilt/` with the objects
+//! and a manifest that says what they were made from and with. Users never need this: they have the objects.
 
 mod compile;
 mod manifest;
@@ -17,12 +17,12 @@ use crate::{say, shell};
 use manifest::Manifest;
 use toolchain::Toolchain;
 
-/// What can be done with the eBPF object.
+/// What can be done with the eBPF objects.
 #[derive(Clone, Copy, Subcommand)]
 pub(crate) enum Command {
-    /// Install what building the object needs: Debian packages when root, and the linker.
+    /// Install what building the objects needs: Debian packages when root, and the linker.
     Setup,
-    /// Build the object and its manifest.
+    /// Build the objects and their manifest.
     Build,
     /// Rebuild in another folder and require equal bytes.
     Verify,
@@ -37,14 +37,14 @@ pub(crate) fn run(command: Command) -> Result<()> {
     }
 }
 
-/// Makes sure that the object can be built.
+/// Makes sure that the objects can be built.
 pub(crate) fn setup() -> Result<()> {
     let toolchain = Toolchain::ensure()?;
     say(format_args!("{}; {}", toolchain.rustc_version, toolchain.linker_version));
     Ok(())
 }
 
-/// Builds the object and its manifest.
+/// Builds the objects and their manifest.
 pub(crate) fn build() -> Result<()> {
     let toolchain = Toolchain::ensure()?;
     let workspace = shell::workspace();
@@ -53,15 +53,15 @@ pub(crate) fn build() -> Result<()> {
     let folder = prebuilt(&workspace);
     fs::create_dir_all(&folder)
         .with_context(|| format!("cannot create the folder {}", folder.display()))?;
-    let object = folder.join(manifest::OBJECT);
-    fs::write(&object, &built.object)
-        .with_context(|| format!("cannot write {}", object.display()))?;
-    manifest.store(&folder)?;
-    say(format_args!("{} bytes, SHA-256 {}", built.object.len(), manifest.object_sha256));
-    Ok(())
+    for (file, object) in &built.objects {
+        let path = folder.join(file);
+        fs::write(&path, object).with_context(|| format!("cannot write {}", path.display()))?;
+        say(format_args!("{file}: {} bytes, SHA-256 {}", object.len(), manifest::sha256(object)));
+    }
+    manifest.store(&folder)
 }
 
-/// Rebuilds the object from a copy of the workspace in another folder, and requires the committed bytes.
+/// Rebuilds the objects from a copy of the workspace in another folder, and requires the committed bytes.
 pub(crate) fn verify() -> Result<()> {
     let workspace = shell::workspace();
     let folder = prebuilt(&workspace);
@@ -73,18 +73,22 @@ pub(crate) fn verify() -> Result<()> {
     let elsewhere = copy.path().join("elsewhere");
     compile::copy_workspace(&workspace, &elsewhere)?;
     let built = compile::compile(&toolchain, &elsewhere, &copy.path().join("target"))?;
-    let rebuilt = manifest::sha256(&built.object);
-    if rebuilt != committed.object_sha256 {
-        let kept = shell::target_folder().join("rebuilt.bpf.o");
-        fs::write(&kept, &built.object)
-            .with_context(|| format!("cannot write {}", kept.display()))?;
-        bail!(
-            "the sources build another object than the committed one: {rebuilt} is not {}; it is kept in {}",
-            committed.object_sha256,
-            kept.display()
-        );
+    let rebuilt = manifest::hashes(&built);
+    for (file, object) in &built.objects {
+        let (Some(hash), Some(wanted)) = (rebuilt.get(*file), committed.objects.get(*file)) else {
+            bail!("the committed manifest does not name {file}");
+        };
+        if hash != wanted {
+            let kept = shell::target_folder().join(format!("rebuilt-{file}"));
+            fs::write(&kept, object).with_context(|| format!("cannot write {}", kept.display()))?;
+            bail!(
+                "the sources build another {file} than the committed one: {hash} is not {wanted}; \
+                 it is kept in {}",
+                kept.display()
+            );
+        }
+        say(format_args!("{file}: rebuilt in another folder, equal bytes, SHA-256 {hash}"));
     }
-    say(format_args!("rebuilt in another folder: equal bytes, SHA-256 {rebuilt}"));
     Ok(())
 }
 

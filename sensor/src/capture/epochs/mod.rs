@@ -4,6 +4,8 @@
 mod outers;
 mod totals;
 
+use std::time::{Duration, Instant};
+
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::util::{KernelVersion, nr_cpus, online_cpus};
 use aya::{Ebpf, EbpfLoader};
@@ -18,7 +20,7 @@ use super::error::system_error;
 use super::memory::Table;
 use super::{CaptureError, object};
 use outers::Outers;
-pub use totals::{DrainTotals, Folded, KernelCounters};
+pub use totals::{DrainTotals, Folded, KernelCounters, LogFill};
 
 /// The program whose test run reads the tick counter.
 const CLOCK: &str = "clock";
@@ -40,14 +42,21 @@ pub struct TableSizes {
 
 impl Default for TableSizes {
     /// 16 Ki slots, which a CPU's second-level cache holds, and a log of four times as many: 10 MiB a CPU.
+    ///
+    /// The log takes every new flow that a full cache puts out. At 1.5 million new flows a second on one CPU it
+    /// is full after 44 ms. It is looked at every 11 ms at most; a look may come just before it is half full,
+    /// so that the next finds it at 75 %; and the other half must last for the grace period (8 ms) and the
+    /// scan (below 3 ms) before it can be flipped in turn. See `docs/metrics.md`.
     fn default() -> Self {
         Self { sets: 8192, log_slots: 65_536 }
     }
 }
 
 impl TableSizes {
-    const SETS_MAX: u32 = 65_536;
-    const LOG_SLOTS_MAX: u32 = 1_048_576;
+    /// Most sets of a CPU and epoch.
+    pub const SETS_MAX: u32 = 65_536;
+    /// Most slots of a CPU's and epoch's log.
+    pub const LOG_SLOTS_MAX: u32 = 1_048_576;
 
     fn check(self) -> Result<Self, CaptureError> {
         let size = |what, value: u32, most: u32| CaptureError::Size {
@@ -84,6 +93,8 @@ pub(super) struct Epochs {
     strays: Vec<Stray>,
     /// Packets whose outer identity found no number here; the kernel counted them as placed.
     packets_unnumbered: u64,
+    /// How long the kernel took to end the last epoch.
+    grace: Duration,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -128,6 +139,7 @@ impl Epochs {
             strays: vec![Stray::default(); cpus.len()],
             outers: Outers::new(regions),
             packets_unnumbered: 0,
+            grace: Duration::ZERO,
             ebpf,
             sizes,
             regions,
@@ -157,15 +169,19 @@ impl Epochs {
         self.ticks.tick_ns()
     }
 
-    /// How full the fullest log of the running epoch is, 0 to 1,000 thousandths.
-    pub(super) fn log_fill_permille(&self) -> u32 {
+    /// How full the fullest log of the running epoch is.
+    pub(super) fn log_fill(&self) -> LogFill {
         let half = (self.generation & 1) as usize;
         let used = (0..self.cpus.len()).map(|row| {
             let cursor = self.cpus.snapshot(row).log_cursor[half];
             cursor_of(cursor, self.generation, self.sizes.log_slots)
         });
-        let fullest = u64::from(used.max().unwrap_or(0));
-        u32::try_from(fullest * 1000 / u64::from(self.sizes.log_slots)).unwrap_or(1000)
+        LogFill { used: used.max().unwrap_or(0), slots: self.sizes.log_slots }
+    }
+
+    /// How long the kernel took to end the last epoch; zero before the first drain.
+    pub(super) const fn grace(&self) -> Duration {
+        self.grace
     }
 
     /// Flips the epoch, waits until no program runs in the old one, gives every slot of it.
@@ -177,14 +193,17 @@ impl Epochs {
         // Wrapping is harmless: 2^32 is even, so the halves keep alternating.
         self.generation = old.wrapping_add(1);
         self.control.publish(self.generation);
+        let flipped = Instant::now();
         membarrier(MembarrierCommand::Global)
             .map_err(|error| CaptureError::Barrier(error.into()))?;
+        self.grace = flipped.elapsed();
         let mut drain = Drain {
             time: self.ticks.at_now(),
             outers: &mut self.outers,
             identities: &self.identities,
             visit,
             totals: DrainTotals::default(),
+            rest: None,
             packets_unnumbered: 0,
         };
         for row in 0..self.cpus.len() {
@@ -266,6 +285,8 @@ struct Drain<'a> {
     identities: &'a Table<Outer>,
     visit: &'a mut dyn FnMut(Observation),
     totals: DrainTotals,
+    /// Where in the totals the rest is, once there is one.
+    rest: Option<usize>,
     packets_unnumbered: u64,
 }
 
@@ -347,8 +368,18 @@ impl Drain<'_> {
         *before = now;
     }
 
+    /// Each key comes once for each CPU; the rest of all CPUs is one, so that the totals stay few.
     fn fold(&mut self, folded: Folded) {
         self.totals.packets_folded += folded.packets;
+        let is_rest = folded.key.is_none() && folded.times_ms.is_some();
+        let rest = self.rest.and_then(|at| self.totals.folded.get_mut(at));
+        if let Some(rest) = rest.filter(|_| is_rest) {
+            rest.merge(&folded);
+            return;
+        }
+        if is_rest {
+            self.rest = Some(self.totals.folded.len());
+        }
         self.totals.folded.push(folded);
     }
 }

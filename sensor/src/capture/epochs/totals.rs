@@ -3,11 +3,12 @@
 use flow::kernel::CARRIERS;
 use flow::{FlowKey, Malformed, Notes, Outer};
 
-/// Packets that found no room in cache and log: exact totals for one destination, port and protocol.
+/// Packets that found no room in cache and log: exact totals for one prefix of sources, destination, port and
+/// protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Folded {
-    /// Destination, destination port and protocol (the source is unspecified); `None` for the rest, which is
-    /// every packet that found no place even here.
+    /// Source prefix (as its network address, with port 0), destination, destination port and protocol; `None`
+    /// for the rest, which is every packet that found no place even here.
     pub key: Option<FlowKey>,
     /// The outer identity of the key's domain; `None` where it is not known.
     pub outer: Option<Outer>,
@@ -19,6 +20,39 @@ pub struct Folded {
     pub syns: u64,
     /// Time of the first and the last of them, milliseconds since the Unix epoch; `None` where it is not known.
     pub times_ms: Option<(u64, u64)>,
+}
+
+impl Folded {
+    /// Takes over the packets of `other`, which is of the same key. Times are known where one of both is.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+        self.syns += other.syns;
+        self.times_ms = match (self.times_ms, other.times_ms) {
+            (Some((first, last)), Some((other_first, other_last))) => {
+                Some((first.min(other_first), last.max(other_last)))
+            }
+            (one, other) => one.or(other),
+        };
+    }
+}
+
+/// How full the fullest CPU's log of the running epoch is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogFill {
+    /// Slots that are taken.
+    pub used: u32,
+    /// Slots that there are.
+    pub slots: u32,
+}
+
+impl LogFill {
+    /// In thousandths.
+    #[must_use]
+    pub fn permille(self) -> u32 {
+        let slots = u64::from(self.slots.max(1));
+        u32::try_from(u64::from(self.used) * 1000 / slots).unwrap_or(1000).min(1000)
+    }
 }
 
 /// What one drain gave.

@@ -70,6 +70,8 @@ pub(super) struct Interface {
     pub(super) index: u32,
     pub(super) name: String,
     pub(super) statistics: NicStatistics,
+    /// It is switched on and has a carrier, so that frames can come.
+    pub(super) is_up: bool,
     master: Option<u32>,
     /// The interface that this one is stacked on, in the same namespace.
     link: Option<u32>,
@@ -180,7 +182,10 @@ fn read_messages(mut answer: &[u8], visit: &mut impl FnMut(u16, &[u8])) -> io::R
 
 /// Of a `struct ifinfomsg` and its attributes.
 fn parse_link(body: &[u8]) -> Option<Interface> {
-    let mut interface = Interface { index: u32_at(body, 4)?, ..Interface::default() };
+    /// `IFF_UP` and `IFF_RUNNING`.
+    const UP: u32 = 0x41;
+    let is_up = u32_at(body, 8)? & UP == UP;
+    let mut interface = Interface { index: u32_at(body, 4)?, is_up, ..Interface::default() };
     let mut is_elsewhere = false;
     for (kind, value) in Attributes(body.get(16..)?) {
         match kind {

@@ -56,6 +56,7 @@ fn a_link_has_its_name_its_stack_and_its_counters() {
         index: 7,
         name: "span0.10".to_owned(),
         statistics: NicStatistics { received: Some(1000), missed: Some(7) },
+        is_up: false,
         master: Some(3),
         link: Some(6),
         kind: "vlan".to_owned(),

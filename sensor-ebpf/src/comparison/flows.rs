@@ -1,0 +1,101 @@
+//! Takes the one frame that a test run repeats; gives it to the cache as a packet of another flow each time. Also
+//! the parser alone, and what choosing a flow costs by itself.
+//!
+//! The number of the flow goes into the key after parsing, so that the frame stays as it is: writing to it would
+//! make the next read of the parser wait for the store, which does not happen to a frame from a network card. The
+//! number is worked out one packet ahead, beside the work on the packet before.
+#![expect(
+    unsafe_code,
+    reason = "map memory is reached through pointers; the verifier proves each access"
+)]
+
+use aya_ebpf::{
+    Global,
+    bindings::xdp_action::{XDP_DROP, XDP_PASS},
+    macros::{map, xdp},
+    maps::Array,
+    programs::XdpContext,
+};
+use flow::{LinkLayer, Packet, Parsed, kernel::MMAPABLE, parse};
+
+use crate::{frame::XdpFrame, program};
+
+/// How many flows; 0 makes every packet a new one.
+#[unsafe(no_mangle)]
+pub(crate) static FLOWS: Global<u32> = Global::new(1);
+
+/// State of the number generator, and the flow that the next packet belongs to.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Next {
+    state: u64,
+    flow: u64,
+}
+
+/// One entry: a test run uses one CPU.
+#[map]
+static NEXT: Array<Next> = Array::with_max_entries(1, MMAPABLE);
+
+/// A linear congruential generator of full period (Knuth, MMIX).
+const FACTOR: u64 = 6_364_136_223_846_793_005;
+const SUMMAND: u64 = 1_442_695_040_888_963_407;
+
+/// Spreads neighbouring numbers over the addresses; odd, so that no two flows become one.
+const SPREAD: u32 = 0x9e37_79b1;
+
+/// The number of the flow that this packet belongs to: drawn evenly from [`FLOWS`], or one more than the last.
+#[inline(always)]
+fn next() -> u32 {
+    let Some(next) = NEXT.get_ptr_mut(0) else { return 0 };
+    // SAFETY: the verifier proved the pointer non-null and inside the map; one CPU alone runs this.
+    let next = unsafe { &mut *next };
+    let flow = next.flow;
+    let flows = FLOWS.load();
+    if flows == 0 {
+        next.flow = flow + 1;
+    } else {
+        next.state = next.state.wrapping_mul(FACTOR).wrapping_add(SUMMAND);
+        next.flow = (next.state >> 32) * flows as u64 >> 32;
+    }
+    flow as u32
+}
+
+/// Puts the flow's number into the last four bytes of the source address.
+#[inline(always)]
+pub(crate) fn choose(packet: &mut Packet) {
+    if FLOWS.load() != 1 {
+        packet.key.source.low ^= (next().wrapping_mul(SPREAD) as u64) << 32;
+    }
+}
+
+/// As the product's `count_drop`, on many flows.
+#[xdp]
+pub(crate) fn flows_drop(context: XdpContext) -> u32 {
+    program::count::<false>(&context, choose);
+    XDP_DROP
+}
+
+/// What choosing a flow costs: chooses, and only drops.
+#[xdp]
+pub(crate) fn flows_only(_context: XdpContext) -> u32 {
+    // The verdict hangs on the number, so that the compiler cannot leave it out.
+    if next() == u32::MAX { XDP_PASS } else { XDP_DROP }
+}
+
+/// Parses, and only drops.
+#[xdp]
+pub(crate) fn parse_drop(context: XdpContext) -> u32 {
+    /// No frame of a measurement adds up to this; the verdict hangs on everything that was parsed.
+    const UNLIKELY: u64 = 0x5ca1_ab1e_0ddb_a115;
+    let sum = match parse(&XdpFrame::new(&context), LinkLayer::Ethernet) {
+        Parsed::Ip(packet) => {
+            let key = packet.key;
+            let words = key.source.high ^ key.source.low ^ key.destination.high;
+            let flags_ttl = (packet.tcp_flags as u64) << 8 | packet.ttl as u64;
+            words ^ key.destination.low ^ key.tail ^ flags_ttl
+        }
+        Parsed::NotIp(ethertype) => ethertype as u64,
+        Parsed::Malformed(reason) => reason as u64,
+    };
+    if sum == UNLIKELY { XDP_PASS } else { XDP_DROP }
+}
