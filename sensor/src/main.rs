@@ -73,6 +73,11 @@ enum Command {
     Enroll {
         /// The code, as the backend's operator gave it.
         code: String,
+        /// Give up what waits in the spool under an earlier identity, which the new one cannot
+        /// deliver: it is kept in the folder `superseded`, and the backend is told how many records
+        /// are missing.
+        #[arg(long)]
+        abandon_waiting: bool,
     },
     /// Send what waits in the spool to the backend, without capturing anything.
     ///
@@ -203,7 +208,9 @@ fn act(cli: Cli, config: &Config) -> anyhow::Result<ExitCode> {
             let options = Options { summary_file: output.summary, progress };
             sensor::replay(config, &options, &files)?
         }
-        Some(Command::Enroll { code }) => return enroll(&code, config),
+        Some(Command::Enroll { code, abandon_waiting }) => {
+            return enroll(&code, abandon_waiting, config);
+        }
         Some(Command::Deliver { within_ms }) => return deliver(within_ms, config),
         Some(Command::Balance { file, json }) => return balance(file, json, config),
         None => anyhow::bail!("no command is given; see --help"),
@@ -211,11 +218,17 @@ fn act(cli: Cli, config: &Config) -> anyhow::Result<ExitCode> {
     Ok(report(&outcome))
 }
 
-fn enroll(code: &str, config: &Config) -> anyhow::Result<ExitCode> {
+fn enroll(code: &str, abandon_waiting: bool, config: &Config) -> anyhow::Result<ExitCode> {
     let state_dir = &config.uplink.state_dir;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let enrolled = runtime
-        .block_on(uplink::enroll(code, state_dir))
+        .block_on(async {
+            if abandon_waiting {
+                uplink::enroll_abandoning(code, state_dir).await
+            } else {
+                uplink::enroll(code, state_dir).await
+            }
+        })
         .with_context(|| format!("not enrolled into {}", state_dir.display()))?;
     writeln!(
         io::stdout(),

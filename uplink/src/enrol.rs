@@ -2,7 +2,7 @@
 //! holder of the key that it pins, and never lets the sensor's own key leave the box.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use quinn::{ConnectionError, Endpoint};
@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use crate::code::{CodeError, EnrolmentCode};
 use crate::reader::DecodeError;
+use crate::spool::{self, SpoolError};
 use crate::state::{Identity, StateError, StateFolder};
 use crate::tls::{self, BACKEND_NAME, TlsError};
 use crate::wire::{self, Close, ENROLMENT_BYTES_MAX, Issued, Refusal};
@@ -54,6 +55,27 @@ pub enum EnrollError {
         /// Its name.
         sensor: SensorId,
     },
+    /// Batches of an earlier identity wait; a new one cannot deliver them. Remedy: deliver them with the identity that
+    /// has sealed them, or [`enroll_abandoning`].
+    #[error(
+        "{records} records (batches: {batches}) wait in {} that {sensors} has sealed; a new identity cannot deliver \
+         them. Deliver them first, with that identity in place, or give them up: `enroll --abandon-waiting` keeps \
+         them apart, and the backend is told that they are missing",
+        folder.display()
+    )]
+    Waiting {
+        /// The spool.
+        folder: PathBuf,
+        /// Batches that wait.
+        batches: u64,
+        /// Records in them.
+        records: u64,
+        /// Who has sealed them.
+        sensors: String,
+    },
+    /// The spool cannot be looked at. Remedy: see [`SpoolError`].
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
     /// No connection. Remedy: check network, address and firewall (UDP), then use the same code again.
     #[error(
         "the backend {address} cannot be reached: {reason}; is it running, and does UDP get there?"
@@ -110,13 +132,30 @@ impl From<DecodeError> for EnrollError {
 ///
 /// # Errors
 ///
-/// Each cause is told apart; see [`EnrollError`].
+/// Each cause is told apart; see [`EnrollError`]. One is that batches wait which another identity has sealed.
 pub async fn enroll(code: &str, state_dir: &Path) -> Result<Enrolled, EnrollError> {
+    exchange(code, state_dir, false).await
+}
+
+/// As [`enroll`], but gives up what waits under an earlier identity: the next [`crate::Outbox`] keeps those batches
+/// apart, and its books tell the backend how many records were given up.
+///
+/// # Errors
+///
+/// See [`EnrollError`].
+pub async fn enroll_abandoning(code: &str, state_dir: &Path) -> Result<Enrolled, EnrollError> {
+    exchange(code, state_dir, true).await
+}
+
+async fn exchange(code: &str, state_dir: &Path, abandon: bool) -> Result<Enrolled, EnrollError> {
     let code: EnrolmentCode = code.parse()?;
     let state = StateFolder::open(state_dir)?;
     if state.enrolled() {
         let Identity { member, sensor, .. } = state.credentials()?.identity;
         return Err(EnrollError::AlreadyEnrolled { member, sensor });
+    }
+    if !abandon {
+        refuse_waiting(&state)?;
     }
     let key = state.enrolling_key()?;
     let request = wire::enrol(code.secret(), &request(&key)?);
@@ -128,6 +167,20 @@ pub async fn enroll(code: &str, state_dir: &Path) -> Result<Enrolled, EnrollErro
     state.store_identity(&identity, &key, &certificate_pem, &authority_pem)?;
     let Identity { member, sensor, backend } = identity;
     Ok(Enrolled { member, sensor, backend })
+}
+
+/// There is no identity here, so whatever waits was sealed under another one than the one to come.
+fn refuse_waiting(state: &StateFolder) -> Result<(), EnrollError> {
+    let waiting = spool::waiting(state.path())?;
+    if waiting.batches == 0 {
+        return Ok(());
+    }
+    Err(EnrollError::Waiting {
+        folder: state.path().join("spool"),
+        batches: waiting.batches,
+        records: waiting.records,
+        sensors: waiting.names(),
+    })
 }
 
 fn request(key: &SigningKey) -> Result<Vec<u8>, EnrollError> {

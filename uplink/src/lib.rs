@@ -47,7 +47,7 @@ pub use batch::{
 };
 pub use code::{CodeError, EnrolmentCode};
 pub use deliver::{DeliverError, DeliverOptions, DeliveryEvent, DeliveryTotals, Shutdown, deliver};
-pub use enrol::{EnrollError, Enrolled, enroll};
+pub use enrol::{EnrollError, Enrolled, enroll, enroll_abandoning};
 pub use identity::{BatchId, ID_LENGTH_MAX, IdError, MemberId, Peer, SensorId};
 pub use intake::{Commit, CommitError, Intake, IntakeError, RedeemError};
 pub use keys::{KeyError, PUBLIC_KEY_LENGTH, SIGNATURE_LENGTH, SigningKey};

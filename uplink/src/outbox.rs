@@ -18,7 +18,8 @@ use crate::state::{Credentials, Identity, StateError, StateFolder};
 pub struct OutboxOptions {
     /// The sensor's state folder; [`crate::enroll`] has put an identity there.
     pub state_dir: PathBuf,
-    /// Most bytes of sealed batches on the disk; beyond it the oldest are evicted and counted.
+    /// Most bytes of the disk that sealed batches may take, in whole blocks as the disk gives them; beyond it the
+    /// oldest are evicted and counted.
     pub spool_bytes_max: u64,
     /// SHA-256 of the kernel object; zeros when no kernel sees the packets.
     pub object_sha256: [u8; 32],
@@ -67,15 +68,15 @@ pub struct OutboxTotals {
     pub records_sealed: u64,
     /// Batches sealed.
     pub batches_sealed: u64,
-    /// Records evicted before the backend had them.
+    /// Records given up before the backend had them: evicted, or sealed under an earlier identity.
     pub records_evicted: u64,
-    /// Batches evicted before the backend had them.
+    /// Batches given up before the backend had them.
     pub batches_evicted: u64,
     /// Batches that wait now, those of earlier boot epochs included.
     pub batches_waiting: u64,
     /// Records in those.
     pub records_waiting: u64,
-    /// Bytes of those.
+    /// What those take of the disk.
     pub spool_bytes: u64,
     /// What the opening found.
     pub recovery: Recovery,
@@ -151,6 +152,8 @@ pub struct Outbox {
     object_sha256: [u8; 32],
     sensor_version: String,
     totals: OutboxTotals,
+    /// Batches of an earlier identity are in no sealed batch's books yet.
+    superseded_untold: bool,
 }
 
 impl Outbox {
@@ -176,7 +179,13 @@ impl Outbox {
             previous_blake3: [0; 32],
             object_sha256: options.object_sha256,
             sensor_version: options.sensor_version,
-            totals: OutboxTotals { recovery, ..OutboxTotals::default() },
+            totals: OutboxTotals {
+                records_evicted: recovery.records_superseded,
+                batches_evicted: recovery.batches_superseded,
+                recovery,
+                ..OutboxTotals::default()
+            },
+            superseded_untold: recovery.batches_superseded > 0,
         })
     }
 
@@ -237,6 +246,13 @@ impl Outbox {
         let key = Key { boot_epoch: self.boot_epoch, sequence: self.next_sequence };
         let evicted = self.shared.spool.store(key, &bytes, count)?;
         self.shared.stored.notify_one();
+        if self.superseded_untold {
+            self.superseded_untold = false;
+            // The next opening would only tell of them once more.
+            if let Err(error) = self.shared.spool.superseded_told() {
+                tracing::warn!(%error, "batches of another identity stay marked as not told");
+            }
+        }
         self.previous_blake3 = checksum;
         self.next_sequence += 1;
         self.totals.records_sealed = records_sealed;
@@ -259,7 +275,7 @@ impl Outbox {
         OutboxTotals {
             batches_waiting: u64::try_from(index.len()).unwrap_or(u64::MAX),
             records_waiting: index.records(),
-            spool_bytes: index.bytes(),
+            spool_bytes: index.disk_bytes(),
             ..self.totals
         }
     }

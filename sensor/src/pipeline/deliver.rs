@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use uplink::{OutboxError, SpoolHandle};
+use uplink::{OutboxError, Recovery, SpoolHandle};
 
 use super::PipelineError;
 use super::delivery::{Delivery, Patience};
@@ -29,6 +29,8 @@ pub struct Delivered {
     pub batches_waiting: u64,
     /// Spool files that were found damaged, and moved aside.
     pub batches_quarantined: u64,
+    /// Batches of an earlier identity, which this one cannot deliver; no batch has told of them yet.
+    pub batches_superseded: u64,
     /// Why the delivery ended early, when it did.
     pub fault: Option<String>,
 }
@@ -40,6 +42,7 @@ impl Delivered {
         self.batches_waiting == 0
             && self.records_rejected == 0
             && self.batches_quarantined == 0
+            && self.batches_superseded == 0
             && self.fault.is_none()
     }
 }
@@ -54,10 +57,10 @@ pub fn deliver(config: &Config, within: Option<Duration>) -> Result<Delivered, P
     let folder = &config.uplink.state_dir;
     let unusable = |source: OutboxError| PipelineError::Uplink { folder: folder.clone(), source };
     let (spool, recovery) = SpoolHandle::open(folder).map_err(unusable)?;
-    let batches_quarantined = recovery.batches_quarantined;
+    let Recovery { batches_quarantined, batches_superseded, .. } = recovery;
     let (batches, records) = spool.waiting();
     if batches == 0 {
-        return Ok(Delivered { batches_quarantined, ..Delivered::default() });
+        return Ok(Delivered { batches_quarantined, batches_superseded, ..Delivered::default() });
     }
     let backend = spool.identity().backend.clone();
     tracing::info!("delivering {records} records (batches: {batches}) to {backend}");
@@ -75,6 +78,7 @@ pub fn deliver(config: &Config, within: Option<Duration>) -> Result<Delivered, P
         records_waiting: ended.records_waiting,
         batches_waiting: ended.batches_waiting,
         batches_quarantined,
+        batches_superseded,
         fault: ended.fault,
     })
 }

@@ -2,16 +2,25 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use crate::enrol::{any_address, refused_certificate};
 use crate::outbox::Shared;
+use crate::session::Silence;
 use crate::spool::{Key, read_bounded};
 use crate::tls::BACKEND_NAME;
 use crate::wire::{self, ACK_BYTES_MAX, HELLO_BYTES_MAX, Outcome};
+
+/// Time between two looks for a sign of life.
+const LOOK: Duration = Duration::from_millis(250);
+/// Round trips without a sign of life, each long enough for QUIC to have sent something again.
+const ROUND_TRIPS_MAX: u32 = 8;
 
 /// What came of something.
 #[derive(Debug)]
@@ -87,6 +96,28 @@ pub(super) fn reason(error: &ConnectionError) -> String {
 pub(super) async fn watch(connection: Connection, events: Events) {
     let error = connection.closed().await;
     events.send(LinkEvent::Failed(reason(&error))).await;
+}
+
+/// Tells when nothing at all is heard while an answer is due. Even a backend that is busy confirms packets.
+pub(super) async fn listen(
+    connection: Connection,
+    due: Arc<AtomicBool>,
+    silence_max: Duration,
+    events: Events,
+) {
+    let mut silence = Silence::default();
+    loop {
+        sleep(LOOK).await;
+        let longest = silence_max.max(connection.rtt() * ROUND_TRIPS_MAX);
+        let looks_max = longest.as_millis().div_ceil(LOOK.as_millis());
+        let looks_max = u32::try_from(looks_max).unwrap_or(u32::MAX);
+        let heard = connection.stats().udp_rx.datagrams;
+        if silence.handle_look(heard, due.load(Ordering::Relaxed), looks_max) {
+            let reason = format!("nothing was heard for {} ms", longest.as_millis());
+            events.send(LinkEvent::Failed(reason)).await;
+            return;
+        }
+    }
 }
 
 /// Asks what the backend holds.

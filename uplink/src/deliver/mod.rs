@@ -5,6 +5,7 @@ mod event;
 mod link;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use quinn::{ClientConfig, Connection, Endpoint};
@@ -42,8 +43,14 @@ pub struct DeliverOptions {
     pub backoff_min_ms: u64,
     /// Longest wait after many failures.
     pub backoff_max_ms: u64,
-    /// How long the backend may take for a connection, for its greeting, and from one ack to the next.
+    /// How long the first attempt at a connection may take; twice as long after each failure, up to
+    /// `answer_timeout_ms`.
+    pub connect_timeout_ms: u64,
+    /// How long the backend may take for its greeting, and from one ack to the next.
     pub answer_timeout_ms: u64,
+    /// A connection on which an answer is due and not a single packet comes for this long, or for eight round trips
+    /// if those are longer, is given up for a new one.
+    pub silence_max_ms: u64,
     /// A silent connection is given up after this long.
     pub idle_timeout_ms: u32,
     /// Where the jitter of the waits comes from; random when `None`.
@@ -60,7 +67,9 @@ impl DeliverOptions {
             in_flight_max: 16,
             backoff_min_ms: 500,
             backoff_max_ms: 60_000,
+            connect_timeout_ms: 3_000,
             answer_timeout_ms: 60_000,
+            silence_max_ms: 2_000,
             idle_timeout_ms: 30_000,
             seed: None,
         }
@@ -134,6 +143,7 @@ pub async fn deliver(
     let mut until = None;
     loop {
         courier.act().await;
+        courier.due.store(courier.session.awaits_answer(), Ordering::Relaxed);
         let wish = *shutdown.borrow_and_update();
         match wish {
             Shutdown::No => until = None,
@@ -187,6 +197,8 @@ struct Courier<'a> {
     started: Instant,
     attempt: u64,
     greeted: bool,
+    /// The backend owes an answer.
+    due: Arc<AtomicBool>,
     link: Option<Link>,
     /// Of the present attempt; dropping it ends them.
     tasks: JoinSet<()>,
@@ -219,6 +231,7 @@ impl<'a> Courier<'a> {
             in_flight_max: options.in_flight_max,
             backoff_min_ms: options.backoff_min_ms,
             backoff_max_ms: options.backoff_max_ms,
+            connect_timeout_ms: options.connect_timeout_ms,
             answer_timeout_ms: options.answer_timeout_ms,
             seed,
         };
@@ -232,6 +245,7 @@ impl<'a> Courier<'a> {
             started: Instant::now(),
             attempt: 0,
             greeted: false,
+            due: Arc::default(),
             link: None,
             tasks: JoinSet::new(),
             events,
@@ -356,6 +370,10 @@ impl<'a> Courier<'a> {
                 let (keys, line) = mpsc::channel(self.options.in_flight_max);
                 let shared = Arc::clone(&self.shared);
                 self.tasks.spawn(link::watch(connection.clone(), self.events()));
+                let due = Arc::clone(&self.due);
+                let silence_max = Duration::from_millis(self.options.silence_max_ms);
+                let listen = link::listen(connection.clone(), due, silence_max, self.events());
+                self.tasks.spawn(listen);
                 let write = link::write_batches(connection.clone(), shared, line, self.events());
                 self.tasks.spawn(write);
                 self.link = Some(Link { connection, endpoint, keys });

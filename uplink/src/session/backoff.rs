@@ -19,11 +19,14 @@ impl Backoff {
         self.failures = 0;
     }
 
+    /// Twice as long for each failure so far.
+    pub(super) fn doubled(&self, ms: u64) -> u64 {
+        ms.saturating_mul(1_u64.checked_shl(self.failures).unwrap_or(u64::MAX))
+    }
+
     /// Between half and all of the doubled wait.
     pub(super) fn next_ms(&mut self) -> u64 {
-        let doubled =
-            self.min_ms.saturating_mul(1_u64.checked_shl(self.failures).unwrap_or(u64::MAX));
-        let most = doubled.clamp(1, self.max_ms.max(1));
+        let most = self.doubled(self.min_ms).clamp(1, self.max_ms.max(1));
         self.failures = self.failures.saturating_add(1);
         let half = most / 2;
         half + self.random() % (most - half + 1)

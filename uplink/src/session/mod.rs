@@ -15,6 +15,7 @@
 //! the hello as well: the backend has counted it as refused, the sensor counts it as acked.
 
 mod backoff;
+mod silence;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ use std::collections::{BTreeSet, VecDeque};
 use crate::session::backoff::Backoff;
 use crate::spool::{Key, SpoolIndex};
 use crate::wire::{EPOCHS_MAX, Outcome};
+pub(crate) use silence::Silence;
 
 /// What a session is made with.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +35,11 @@ pub(crate) struct SessionSettings {
     pub(crate) backoff_min_ms: u64,
     /// Longest wait after many.
     pub(crate) backoff_max_ms: u64,
-    /// How long the backend may take for a connection, a hello, or the next ack.
+    /// How long the first attempt at a connection may take; twice as long after each failure, up to
+    /// `answer_timeout_ms`. QUIC sends its first packet again after 1, 3, 7, 15 s: a new attempt meets a backend that
+    /// has just come back sooner, a longer one gets through on a bad line.
+    pub(crate) connect_timeout_ms: u64,
+    /// How long the backend may take for a hello, or the next ack.
     pub(crate) answer_timeout_ms: u64,
     /// Where the jitter comes from.
     pub(crate) seed: u64,
@@ -100,6 +106,16 @@ impl Session {
             in_flight: BTreeSet::new(),
             actions: VecDeque::new(),
         }
+    }
+
+    fn connect_timeout_ms(&self) -> u64 {
+        let doubled = self.backoff.doubled(self.settings.connect_timeout_ms);
+        doubled.min(self.settings.answer_timeout_ms)
+    }
+
+    /// Whether the backend owes an answer: to a hello, or to a batch.
+    pub(crate) fn awaits_answer(&self) -> bool {
+        matches!(self.phase, Phase::Greeting { .. }) || !self.in_flight.is_empty()
     }
 
     /// The connection stands, both sides have proved who they are.
@@ -188,14 +204,15 @@ impl Session {
 
     /// A wait is over.
     pub(crate) fn handle_timeout(&mut self, now_ms: u64) {
-        let what = match self.phase {
-            Phase::Connecting { .. } => "no connection",
-            Phase::Greeting { .. } => "no answer to the hello",
-            Phase::Open { .. } => "no ack",
+        let answer_timeout_ms = self.settings.answer_timeout_ms;
+        let (what, within_ms) = match self.phase {
+            Phase::Connecting { .. } => ("no connection", self.connect_timeout_ms()),
+            Phase::Greeting { .. } => ("no answer to the hello", answer_timeout_ms),
+            Phase::Open { .. } => ("no ack", answer_timeout_ms),
             Phase::Waiting { .. } => return,
         };
         if self.poll_timeout().is_some_and(|until_ms| until_ms <= now_ms) {
-            self.fail(now_ms, format!("{what} within {} ms", self.settings.answer_timeout_ms));
+            self.fail(now_ms, format!("{what} within {within_ms} ms"));
         }
     }
 
@@ -211,8 +228,7 @@ impl Session {
         }
         match self.phase {
             Phase::Waiting { until_ms } if until_ms <= now_ms => {
-                let until_ms = now_ms + self.settings.answer_timeout_ms;
-                self.phase = Phase::Connecting { until_ms };
+                self.phase = Phase::Connecting { until_ms: now_ms + self.connect_timeout_ms() };
                 Some(Action::Connect)
             }
             Phase::Open { until_ms, since_ms }

@@ -4,9 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{Action, Session, SessionSettings};
-use crate::spool::{Key, SpoolIndex};
+use crate::spool::{Key, Size, SpoolIndex};
 use crate::test_records::Random;
 use crate::wire::Outcome;
+
+const SMALL: Size = Size { bytes: 1, disk_bytes: 1 };
 
 /// What is under way in the simulated world.
 #[derive(Debug)]
@@ -92,6 +94,7 @@ fn session(seed: u64, now_ms: u64) -> Session {
         in_flight_max: 5,
         backoff_min_ms: 10,
         backoff_max_ms: 2_000,
+        connect_timeout_ms: 1_000,
         answer_timeout_ms: 1_000,
         seed,
     };
@@ -162,7 +165,7 @@ impl World {
             Event::Seal => {
                 self.sequence += 1;
                 let key = Key { boot_epoch: self.boot_epoch, sequence: self.sequence };
-                self.spool.insert(key, 1, 1);
+                self.spool.insert(key, SMALL, 1);
                 self.sealed.insert(key);
             }
             Event::CutLink => self.cut(true),
@@ -329,7 +332,7 @@ fn every_sealed_batch_is_stored_once_whatever_the_link_does() {
 fn the_wait_doubles_up_to_its_bound_and_is_reset_by_an_ack() {
     let spool = {
         let mut spool = SpoolIndex::default();
-        spool.insert(Key { boot_epoch: 1, sequence: 1 }, 1, 1);
+        spool.insert(Key { boot_epoch: 1, sequence: 1 }, SMALL, 1);
         spool
     };
     let mut session = session(7, 0);
@@ -359,7 +362,7 @@ fn the_wait_doubles_up_to_its_bound_and_is_reset_by_an_ack() {
 #[test]
 fn a_backend_that_never_answers_is_given_up_and_tried_again() {
     let mut spool = SpoolIndex::default();
-    spool.insert(Key { boot_epoch: 1, sequence: 1 }, 1, 1);
+    spool.insert(Key { boot_epoch: 1, sequence: 1 }, SMALL, 1);
     let mut session = session(7, 0);
     let timed_out = |session: &mut Session, spool: &SpoolIndex, now_ms: u64| {
         session.handle_timeout(now_ms - 1);
@@ -385,4 +388,28 @@ fn a_backend_that_never_answers_is_given_up_and_tried_again() {
     assert!(matches!(session.poll_action(now_ms, &spool), Some(Action::Send(_))));
     let (reason, _) = timed_out(&mut session, &spool, now_ms + 1000);
     assert_eq!(reason, "no ack within 1000 ms");
+}
+
+#[test]
+fn attempts_at_a_connection_are_short_at_first_and_longer_later() {
+    let spool = SpoolIndex::default();
+    let settings = SessionSettings {
+        in_flight_max: 1,
+        backoff_min_ms: 10,
+        backoff_max_ms: 20,
+        connect_timeout_ms: 3_000,
+        answer_timeout_ms: 20_000,
+        seed: 7,
+    };
+    let mut session = Session::new(settings, 0);
+    let mut now_ms = 0;
+    for expected_ms in [3_000, 6_000, 12_000, 20_000, 20_000] {
+        assert_eq!(session.poll_action(now_ms, &spool), Some(Action::Connect));
+        let until_ms = session.poll_timeout().expect("an attempt has an end");
+        assert_eq!(until_ms - now_ms, expected_ms);
+        session.handle_timeout(until_ms);
+        let reason = format!("no connection within {expected_ms} ms");
+        assert_eq!(session.poll_action(until_ms, &spool), Some(Action::Disconnect { reason }));
+        now_ms = session.poll_timeout().expect("it waits");
+    }
 }

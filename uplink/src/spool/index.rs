@@ -10,35 +10,55 @@ pub(crate) struct Key {
     pub(crate) sequence: u64,
 }
 
+impl Key {
+    /// The name of a batch's file without its ending; names sort by age.
+    pub(super) fn stem(boot_epoch: u64, sequence: u64) -> String {
+        format!("{boot_epoch:020}-{sequence:020}")
+    }
+}
+
 /// One spooled batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
+    /// Length of the batch.
     pub(crate) bytes: u64,
+    /// What its file takes of the disk.
+    pub(crate) disk_bytes: u64,
     pub(crate) records: u32,
     /// On its way over the present connection: evicted only when nothing else is left.
     pub(crate) in_flight: bool,
+}
+
+/// How large a batch is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Size {
+    /// Its length.
+    pub(crate) bytes: u64,
+    /// What its file takes of the disk: whole blocks.
+    pub(crate) disk_bytes: u64,
 }
 
 /// The spooled batches, oldest first.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SpoolIndex {
     entries: BTreeMap<Key, Entry>,
-    bytes: u64,
+    disk_bytes: u64,
     records: u64,
 }
 
 impl SpoolIndex {
-    pub(crate) fn insert(&mut self, key: Key, bytes: u64, records: u32) {
-        let entry = Entry { bytes, records, in_flight: false };
+    pub(crate) fn insert(&mut self, key: Key, size: Size, records: u32) {
+        let Size { bytes, disk_bytes } = size;
+        let entry = Entry { bytes, disk_bytes, records, in_flight: false };
         let replaced = self.entries.insert(key, entry);
         debug_assert!(replaced.is_none(), "a sequence is used once");
-        self.bytes += bytes;
+        self.disk_bytes += disk_bytes;
         self.records += u64::from(records);
     }
 
     pub(crate) fn remove(&mut self, key: Key) -> Option<Entry> {
         let entry = self.entries.remove(&key)?;
-        self.bytes -= entry.bytes;
+        self.disk_bytes -= entry.disk_bytes;
         self.records -= u64::from(entry.records);
         Some(entry)
     }
@@ -87,8 +107,9 @@ impl SpoolIndex {
         self.entries.len()
     }
 
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
+    /// What all of them take of the disk.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        self.disk_bytes
     }
 
     pub(crate) fn records(&self) -> u64 {

@@ -6,32 +6,43 @@
 //! STATE/spool/00000000001795258800-00000000000000000002.tmp      being written, or left by a crash
 //! ```
 //!
+//! Batches of another identity are moved out, see [`superseded`].
+//!
+//! The bound is on what the files take of the disk, whole blocks, which for small batches is several times their
+//! length. The folder's own entries come on top, less than a hundred bytes a batch.
+//!
 //! A batch is stored when the file was synced, renamed and its folder synced, in this order: a crash leaves
 //! the whole file or a `.tmp`, which the next opening removes.
 
 mod disk;
 mod index;
+mod superseded;
 #[cfg(test)]
 mod tests;
 
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use thiserror::Error;
 
 pub(crate) use disk::{Disk, RealDisk};
-pub(crate) use index::{Entry, Key, SpoolIndex};
+pub(crate) use index::{Entry, Key, Size, SpoolIndex};
+pub(crate) use superseded::waiting;
 
 use crate::batch::BATCH_BYTES_MAX;
 use crate::private::{self, FileError};
 use crate::state::Identity;
 use crate::{BatchHeader, SensorId, open_header};
+use superseded::Superseded;
 
 /// Files kept in `quarantine` and in `rejected`, each: enough to find a cause, and a bound on the disk.
 const SET_ASIDE_MAX: usize = 64;
+/// What the disk gives at a time, on the usual file systems: no batch takes less of it.
+const BLOCK_BYTES: u64 = 4096;
 const SUFFIX: &str = "batch";
 const TEMPORARY_SUFFIX: &str = "tmp";
 
@@ -51,7 +62,9 @@ pub enum SpoolError {
         source: std::io::Error,
     },
     /// One batch is larger than the whole spool may be. Remedy: raise `spool_bytes_max`.
-    #[error("a batch of {bytes} bytes does not fit a spool of at most {spool_bytes_max} bytes")]
+    #[error(
+        "a batch of {bytes} bytes, in whole blocks, does not fit a spool of at most {spool_bytes_max} bytes"
+    )]
     TooSmall {
         /// Bytes of the batch.
         bytes: u64,
@@ -68,10 +81,14 @@ pub enum SpoolError {
 pub struct Recovery {
     /// Half-written files of a crash, removed.
     pub temporary_removed: u64,
-    /// Damaged or foreign files, moved to `quarantine`.
+    /// Damaged files, and what is no batch, moved to `quarantine`.
     pub batches_quarantined: u64,
     /// Whole batches that wait for the backend.
     pub batches_found: u64,
+    /// Batches that another identity has sealed, moved to `superseded`, and not told to the backend yet.
+    pub batches_superseded: u64,
+    /// Records in those: given up, as the evicted ones are.
+    pub records_superseded: u64,
 }
 
 /// What was given up to make room.
@@ -87,6 +104,7 @@ pub(crate) struct Spool {
     folder: PathBuf,
     quarantine: PathBuf,
     rejected: PathBuf,
+    superseded: PathBuf,
     bytes_max: u64,
     disk: Box<dyn Disk>,
     index: Mutex<SpoolIndex>,
@@ -100,14 +118,14 @@ impl Spool {
         identity: &Identity,
         disk: Box<dyn Disk>,
     ) -> Result<(Self, Recovery), SpoolError> {
-        let [folder, quarantine, rejected] =
-            ["spool", "quarantine", "rejected"].map(|name| state.join(name));
-        for path in [&folder, &quarantine, &rejected] {
+        let [folder, quarantine, rejected, superseded] =
+            ["spool", "quarantine", "rejected", "superseded"].map(|name| state.join(name));
+        for path in [&folder, &quarantine, &rejected, &superseded] {
             private::make_folder(path)?;
         }
         private::sync_folder(state)?;
         let index = Mutex::default();
-        let spool = Self { folder, quarantine, rejected, bytes_max, disk, index };
+        let spool = Self { folder, quarantine, rejected, superseded, bytes_max, disk, index };
         let recovery = spool.recover(&identity.sensor)?;
         Ok((spool, recovery))
     }
@@ -128,10 +146,13 @@ impl Spool {
                 recovery.temporary_removed += 1;
                 continue;
             }
-            match check_file(&path, sensor) {
+            match check_file(&path) {
+                Ok((header, _bytes)) if header.sensor != *sensor => {
+                    superseded::set_aside(self.disk.as_ref(), &path, &header, &self.superseded)?;
+                }
                 Ok((header, bytes)) => {
                     let key = Key { boot_epoch: header.boot_epoch, sequence: header.sequence };
-                    self.index().insert(key, bytes, header.records);
+                    self.index().insert(key, size(&path, bytes)?, header.records);
                     recovery.batches_found += 1;
                 }
                 Err(reason) => {
@@ -142,7 +163,26 @@ impl Spool {
                 }
             }
         }
+        let untold = superseded::untold(&self.superseded)?;
+        if untold.batches > 0 {
+            let Superseded { batches, records, .. } = untold;
+            let (names, to) = (untold.names(), self.superseded.display());
+            tracing::warn!(
+                "{records} records (batches: {batches}) were sealed under another identity, {names}; this is \
+                 {sensor}, which cannot deliver them: they are in {to}, and count as given up"
+            );
+            recovery.batches_superseded = batches;
+            recovery.records_superseded = records;
+            for folder in [&self.superseded, &self.folder] {
+                self.disk.sync_folder(folder).map_err(disk_error("sync", folder))?;
+            }
+        }
         Ok(recovery)
+    }
+
+    /// Notes that a batch which tells of the superseded ones is stored.
+    pub(crate) fn superseded_told(&self) -> Result<(), SpoolError> {
+        superseded::told(self.disk.as_ref(), &self.superseded, self.bytes_max)
     }
 
     /// Stores a batch durably, then makes room if the spool is over its bound.
@@ -153,7 +193,7 @@ impl Spool {
         records: u32,
     ) -> Result<Evicted, SpoolError> {
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        if length > self.bytes_max {
+        if length.next_multiple_of(BLOCK_BYTES) > self.bytes_max {
             let spool_bytes_max = self.bytes_max;
             return Err(SpoolError::TooSmall { bytes: length, spool_bytes_max });
         }
@@ -180,14 +220,15 @@ impl Spool {
             }
             return Err(disk_error("sync", &self.folder)(error));
         }
-        self.index().insert(key, length, records);
+        let size = size(&path, length)?;
+        self.index().insert(key, size, records);
         Ok(self.make_room(key))
     }
 
     /// Evicts until the spool is within its bound; never the batch that was just stored.
     fn make_room(&self, newest: Key) -> Evicted {
         let mut evicted = Evicted::default();
-        while self.index().bytes() > self.bytes_max {
+        while self.index().disk_bytes() > self.bytes_max {
             let oldest = self.index().to_evict();
             let Some(key) = oldest.filter(|key| *key != newest) else { break };
             match self.remove(key) {
@@ -226,8 +267,8 @@ impl Spool {
     }
 
     pub(crate) fn path(&self, key: Key) -> PathBuf {
-        let Key { boot_epoch, sequence } = key;
-        self.folder.join(format!("{boot_epoch:020}-{sequence:020}.{SUFFIX}"))
+        let stem = Key::stem(key.boot_epoch, key.sequence);
+        self.folder.join(format!("{stem}.{SUFFIX}"))
     }
 }
 
@@ -240,17 +281,31 @@ fn disk_error(
 }
 
 /// Reads a spool file's header and checks all of its bytes; the reason when it is not what its name says.
-fn check_file(path: &Path, sensor: &SensorId) -> Result<(BatchHeader, u64), String> {
+fn check_file(path: &Path) -> Result<(BatchHeader, u64), String> {
     let key = key_of(path).ok_or("its name is not that of a batch")?;
-    let bytes = read_bounded(path).map_err(|error| error.to_string())?;
-    let header = open_header(&bytes).map_err(|error| error.to_string())?;
+    let (header, bytes) = open_spooled(path)?;
     if (header.boot_epoch, header.sequence) != (key.boot_epoch, key.sequence) {
         return Err(format!("it holds batch {}", header.id()));
     }
-    if header.sensor != *sensor {
-        return Err(format!("it was sealed by {}, this is {sensor}", header.sensor));
-    }
+    Ok((header, bytes))
+}
+
+/// Reads a batch file's header and checks all of its bytes.
+fn open_spooled(path: &Path) -> Result<(BatchHeader, u64), String> {
+    let bytes = read_bounded(path).map_err(|error| error.to_string())?;
+    let header = open_header(&bytes).map_err(|error| error.to_string())?;
     Ok((header, u64::try_from(bytes.len()).unwrap_or(u64::MAX)))
+}
+
+fn size(path: &Path, bytes: u64) -> Result<Size, SpoolError> {
+    let metadata = fs::metadata(path).map_err(disk_error("examine", path))?;
+    Ok(Size { bytes, disk_bytes: disk_usage(&metadata) })
+}
+
+/// What a file takes of the disk: whole blocks of it, whatever its length.
+fn disk_usage(metadata: &fs::Metadata) -> u64 {
+    // The unit of `st_blocks` is 512 bytes on every file system.
+    (metadata.blocks() * 512).max(metadata.len())
 }
 
 /// Reads a batch file, but never more than a batch can have.

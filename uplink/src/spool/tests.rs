@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{Disk, Key, RealDisk, Recovery, Spool, SpoolError};
+use super::{Disk, Key, RealDisk, Recovery, Spool, SpoolError, disk_usage, waiting};
 use crate::state::Identity;
 use crate::test_records::realistic;
 use crate::{BatchHeader, SigningKey, seal, time_range};
@@ -108,6 +108,42 @@ fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("writable")
 }
 
+/// What the spool's file of a batch takes of this machine's disk.
+fn on_disk(bytes: &[u8]) -> u64 {
+    let dir = folder();
+    let path = dir.path().join("one");
+    RealDisk.write_new(&path, bytes).expect("writable");
+    disk_usage(&std::fs::metadata(path).expect("there"))
+}
+
+#[test]
+fn the_bound_is_what_the_disk_gives_and_not_the_length_of_the_files() {
+    const BYTES_MAX: u64 = 1 << 20;
+    let dir = folder();
+    let (spool, _) = open(dir.path(), BYTES_MAX, RealDisk);
+    let mut evicted = 0;
+    for number in 1..=300 {
+        let bytes = batch(key(number), "acme-1");
+        evicted += spool.store(key(number), &bytes, 20).expect("room").batches;
+    }
+    let used = || -> (u64, u64) {
+        let files = std::fs::read_dir(dir.path().join("spool")).expect("there");
+        files.fold((0, 0), |(count, bytes), file| {
+            let metadata = file.expect("there").metadata().expect("there");
+            (count + 1, bytes + std::os::unix::fs::MetadataExt::blocks(&metadata) * 512)
+        })
+    };
+    let (files, taken) = used();
+    assert!(taken <= BYTES_MAX, "{files} files take {taken}");
+    assert_eq!(files + evicted, 300, "every batch is there or was counted");
+    let block = on_disk(&batch(key(1), "acme-1"));
+    assert!(taken + block > BYTES_MAX, "nothing is given up without need: {taken}");
+    // The next opening counts the same.
+    let index = spool.index().disk_bytes();
+    drop(spool);
+    assert_eq!(open(dir.path(), BYTES_MAX, RealDisk).0.index().disk_bytes(), index);
+}
+
 #[test]
 fn a_crash_at_any_operation_loses_nothing_that_was_stored() {
     let batches: Vec<Vec<u8>> = (1..=4).map(|number| batch(key(number), "acme-1")).collect();
@@ -115,7 +151,7 @@ fn a_crash_at_any_operation_loses_nothing_that_was_stored() {
         // Three operations a batch; a bound of two batches, so that evictions are among them.
         for at in 0..14 {
             let dir = folder();
-            let bytes_max = u64::try_from(batches[0].len() * 5 / 2).expect("small");
+            let bytes_max = on_disk(&batches[0]) * 5 / 2;
             let operations = Arc::new(AtomicUsize::new(0));
             let (spool, _) = open(dir.path(), bytes_max, FaultyDisk { fault, at, operations });
             let mut stored = Vec::new();
@@ -185,20 +221,66 @@ fn recovery_sets_aside_what_is_not_a_batch_of_this_sensor() {
     drop(spool);
     let (spool, recovery) = open(dir.path(), 1 << 20, RealDisk);
     assert_eq!(keys(&spool), [1, 5]);
-    let expected = Recovery { temporary_removed: 1, batches_quarantined: 5, batches_found: 2 };
-    assert_eq!(recovery, expected);
-    assert_eq!(std::fs::read_dir(dir.path().join("quarantine")).expect("there").count(), 5);
-    // The second opening has nothing left to put right.
+    let found = Recovery {
+        batches_found: 2,
+        batches_superseded: 1,
+        records_superseded: 20,
+        ..Recovery::default()
+    };
+    assert_eq!(recovery, Recovery { temporary_removed: 1, batches_quarantined: 4, ..found });
+    assert_eq!(count(dir.path(), "quarantine"), 4);
+    // The second opening has nothing left to put right, but nobody was told of the other's batch yet.
     drop(spool);
     let (_, recovery) = open(dir.path(), 1 << 20, RealDisk);
-    assert_eq!(recovery, Recovery { batches_found: 2, ..Recovery::default() });
+    assert_eq!(recovery, found);
+}
+
+fn count(dir: &Path, folder: &str) -> usize {
+    std::fs::read_dir(dir.join(folder)).expect("there").count()
+}
+
+#[test]
+fn every_batch_of_another_identity_is_kept_and_counted_until_it_was_told() {
+    let dir = folder();
+    let (spool, _) = open(dir.path(), 1 << 30, RealDisk);
+    let bytes: Vec<Vec<u8>> = (1..=70).map(|number| batch(key(number), "acme-0")).collect();
+    for (number, bytes) in (1..).zip(&bytes) {
+        spool.store(key(number), bytes, 20).expect("room");
+    }
+    drop(spool);
+    let waiting = waiting(dir.path()).expect("readable");
+    assert_eq!((waiting.batches, waiting.records, waiting.names().as_str()), (70, 1_400, "acme-0"));
+
+    let (spool, recovery) = open(dir.path(), 1 << 30, RealDisk);
+    let given_up = |found: Recovery| (found.batches_superseded, found.records_superseded);
+    assert_eq!((recovery.batches_found, recovery.batches_quarantined), (0, 0));
+    assert_eq!(given_up(recovery), (70, 1_400));
+    // This identity may use the same numbers: nothing of the other is overwritten.
+    spool.store(key(1), &batch(key(1), "acme-1"), 20).expect("room");
+    drop(spool);
+    let (spool, recovery) = open(dir.path(), 1 << 30, RealDisk);
+    assert_eq!(recovery.batches_found, 1);
+    assert_eq!(given_up(recovery), (70, 1_400), "told to nobody yet");
+    spool.superseded_told().expect("writable");
+    drop(spool);
+    assert_eq!(count(dir.path(), "superseded"), 70, "kept for people, all of them");
+
+    let (spool, recovery) = open(dir.path(), 40 * 4096, RealDisk);
+    assert_eq!(given_up(recovery), (0, 0), "not told twice");
+    // They have a bound all the same, that of the spool; the ones that go were counted.
+    spool.superseded_told().expect("writable");
+    let kept: u64 = std::fs::read_dir(dir.path().join("superseded"))
+        .expect("there")
+        .map(|entry| disk_usage(&entry.expect("there").metadata().expect("there")))
+        .sum();
+    assert!(kept <= 40 * 4096 && kept > 0, "{kept}");
 }
 
 #[test]
 fn the_oldest_that_is_not_on_its_way_is_evicted_first() {
     let dir = folder();
     let bytes = batch(key(1), "acme-1");
-    let length = u64::try_from(bytes.len()).expect("small");
+    let length = on_disk(&bytes);
     let (spool, _) = open(dir.path(), 3 * length, RealDisk);
     let store = |number| spool.store(key(number), &bytes, 20).expect("room");
     (1..=3).for_each(|number| assert_eq!(store(number).batches, 0));
@@ -209,7 +291,7 @@ fn the_oldest_that_is_not_on_its_way_is_evicted_first() {
     spool.index().clear_in_flight();
     store(5);
     assert_eq!(keys(&spool), [3, 4, 5]);
-    assert_eq!(spool.index().bytes(), 3 * length);
+    assert_eq!(spool.index().disk_bytes(), 3 * length);
     assert_eq!(spool.index().records(), 60);
     let large = vec![0; usize::try_from(3 * length + 1).expect("small")];
     assert!(matches!(spool.store(key(6), &large, 1), Err(SpoolError::TooSmall { .. })));

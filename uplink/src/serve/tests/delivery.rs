@@ -270,3 +270,26 @@ async fn a_full_spool_evicts_the_oldest_and_the_backend_gets_the_rest() {
     assert_all_stored(&vault, &ids[evicted..]);
     backend.end();
 }
+
+#[tokio::test]
+async fn a_backend_that_is_gone_is_noticed_by_its_silence() {
+    let dir = folder();
+    let vault = Arc::new(Vault::default());
+    let backend = Backend::start(&dir.path().join("ca"), &vault, None, |_| {});
+    let mut outbox = enrolled_outbox(dir.path(), &vault, &backend).await;
+    let mut delivery = Delivery::start(&outbox, |options| {
+        options.silence_max_ms = 500;
+        // Neither of these may be what ends the connection.
+        options.idle_timeout_ms = 600_000;
+        options.answer_timeout_ms = 600_000;
+    });
+    seal(&mut outbox, 1);
+    delivery.wait_for(|event| matches!(event, DeliveryEvent::Acked { .. })).await;
+    backend.kill();
+    seal(&mut outbox, 1);
+    let ended =
+        delivery.wait_for(|event| matches!(event, DeliveryEvent::Disconnected { .. })).await;
+    assert!(ended.to_string().contains("nothing was heard for"), "{ended}");
+    assert_eq!(delivery.end(Shutdown::Now).await.batches_acked, 1);
+    assert_eq!(outbox.totals().batches_waiting, 1);
+}

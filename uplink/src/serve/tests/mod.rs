@@ -3,4 +3,5 @@
 mod delivery;
 mod enrolment;
 mod refusal;
+mod superseded;
 mod vault;
