@@ -29,6 +29,7 @@ fn everything() -> Summary {
         interfaces_down: Some(0),
         interfaces_gone: Some(0),
         interface_losses: Some(0),
+        drain_waited_ms: Some(0),
         epoch_ms: Some(250),
         grace_us: Some(8_000),
         log_fill_permille: Some(3),
@@ -54,7 +55,7 @@ fn the_list_of_metrics() {
     let text = render(&everything(), &REQUESTS);
     let list: Vec<String> =
         list(&text).iter().map(|(name, kind)| format!("{kind} {name}")).collect();
-    expect![[r#"
+    expect![[r"
         info spanwatch_sensor
         counter spanwatch_nic_received
         counter spanwatch_nic_missed
@@ -70,6 +71,7 @@ fn the_list_of_metrics() {
         counter spanwatch_packets_in_records
         counter spanwatch_epochs
         counter spanwatch_epochs_early
+        counter spanwatch_drain_waited_ms
         counter spanwatch_flows_opened
         counter spanwatch_flows_evicted
         counter spanwatch_records_out
@@ -105,7 +107,7 @@ fn the_list_of_metrics() {
         gauge spanwatch_uplink_connected
         gauge spanwatch_updated_time_seconds
         counter spanwatch_metrics_requests
-    "#]]
+    "]]
     .assert_eq(&(list.join("\n") + "\n"));
 }
 
@@ -120,7 +122,7 @@ fn one_scrape() {
                 .any(|part| line.contains(part))
         })
         .collect();
-    expect![[r##"
+    expect![[r#"
         # HELP spanwatch_sensor What this sensor is.
         # TYPE spanwatch_sensor info
         spanwatch_sensor_info{version="0.1.0",interfaces="span0",xdp_mode="native",object_sha256="00ff"} 1
@@ -156,7 +158,7 @@ fn one_scrape() {
         spanwatch_metrics_requests_total{outcome="refused"} 0
         spanwatch_metrics_requests_total{outcome="broken"} 0
         # EOF
-    "##]].assert_eq(&(some.join("\n") + "\n"));
+    "#]].assert_eq(&(some.join("\n") + "\n"));
 }
 
 #[test]

@@ -78,6 +78,7 @@ fn extremes() -> Vec<Record> {
             handshake: Handshake::OneWay,
             role: RoleEvidence::Guess,
             end_reason: EndReason::LackOfResources,
+            folded: false,
         },
         Record { initiator: IpAddr::V6(Ipv6Addr::UNSPECIFIED), ..base },
     ]
