@@ -105,6 +105,8 @@ pub struct Summary {
     pub epochs: u64,
     /// Those of them that came before their time because a log filled.
     pub epochs_early: u64,
+    /// How long the drain has waited for the aggregator to take what it gave, milliseconds.
+    pub drain_waited_ms: Option<u64>,
     /// How long the latest epoch lasted, milliseconds.
     pub epoch_ms: Option<u64>,
     /// How long the kernel took to end it, microseconds.

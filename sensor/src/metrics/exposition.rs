@@ -178,6 +178,11 @@ fn counters(summary: &Summary) -> Vec<Metric> {
             "Drains that came before their time because a log filled.",
             Some(summary.epochs_early),
         ),
+        (
+            "drain_waited_ms",
+            "How long the drain has waited for the aggregator to take what it gave.",
+            summary.drain_waited_ms,
+        ),
         ("flows_opened", "Flows that began.", Some(summary.flows_opened)),
         (
             "flows_evicted",

@@ -29,6 +29,7 @@ fn everything() -> Summary {
         interfaces_down: Some(0),
         interfaces_gone: Some(0),
         interface_losses: Some(0),
+        drain_waited_ms: Some(0),
         epoch_ms: Some(250),
         grace_us: Some(8_000),
         log_fill_permille: Some(3),
@@ -54,7 +55,7 @@ fn the_list_of_metrics() {
     let text = render(&everything(), &REQUESTS);
     let list: Vec<String> =
         list(&text).iter().map(|(name, kind)| format!("{kind} {name}")).collect();
-    expect![[r#"
+    expect![[r"
         info spanwatch_sensor
         counter spanwatch_nic_received
         counter spanwatch_nic_missed
@@ -71,6 +72,7 @@ fn the_list_of_metrics() {
         counter spanwatch_packets_in_records
         counter spanwatch_epochs
         counter spanwatch_epochs_early
+        counter spanwatch_drain_waited_ms
         counter spanwatch_flows_opened
         counter spanwatch_flows_evicted
         counter spanwatch_records_out
@@ -109,7 +111,7 @@ fn the_list_of_metrics() {
         gauge spanwatch_uplink_connected
         gauge spanwatch_updated_time_seconds
         counter spanwatch_metrics_requests
-    "#]]
+    "]]
     .assert_eq(&(list.join("\n") + "\n"));
 }
 

@@ -44,9 +44,8 @@ impl Default for TableSizes {
     /// 16 Ki slots, which a CPU's second-level cache holds, and a log of four times as many: 10 MiB a CPU.
     ///
     /// The log takes every new flow that a full cache puts out. At 1.5 million new flows a second on one CPU it
-    /// is full after 44 ms. It is looked at every 11 ms at most; a look may come just before it is half full,
-    /// so that the next finds it at 75 %; and the other half must last for the grace period (8 ms) and the
-    /// scan (below 3 ms) before it can be flipped in turn. See `docs/metrics.md`.
+    /// is full after 44 ms; it must last for a grace period (8 to 16 ms), the scan of the other half (about
+    /// 3 ms) and the time between two looks (11 ms at most). See `docs/metrics.md`.
     fn default() -> Self {
         Self { sets: 8192, log_slots: 65_536 }
     }
