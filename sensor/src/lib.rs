@@ -16,8 +16,9 @@ mod summary;
 
 pub use aggregate::{Aggregator, AggregatorSettings, AggregatorTotals};
 pub use capture::{
-    After, AttachMode, CaptureError, CaptureOptions, DrainTotals, FRAME_BYTES_MAX, FRAME_BYTES_MIN,
-    Folded, KernelCapture, KernelCounters, KernelTestRun, NicStatistics, ObjectError, TableSizes,
+    After, AttachMode, Calls, CaptureError, CaptureOptions, DrainTotals, FRAME_BYTES_MAX,
+    FRAME_BYTES_MIN, Feeder, Folded, KernelCapture, KernelCounters, KernelTestRun, NicStatistics,
+    ObjectError, TableSizes,
 };
 pub use config::{
     AfterCounting, AttachBy, Bounded, CaptureConfig, Config, ConfigError, Cpu, EpochMs,

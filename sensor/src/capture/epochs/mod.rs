@@ -96,9 +96,19 @@ struct Stray {
 impl Epochs {
     /// Loads the object, sizes and maps its tables, and reads the clock. Nothing is attached.
     pub(super) fn load(sizes: TableSizes) -> Result<Self, CaptureError> {
+        object::check(object::OBJECT)?;
+        Self::load_object(object::OBJECT, [&[], &[]], sizes)
+    }
+
+    /// Loads any object with these tables, unchecked, after setting constants of its own and the sizes of tables of
+    /// its own.
+    pub(super) fn load_object(
+        object: &[u8],
+        own: [&[(&str, u32)]; 2],
+        sizes: TableSizes,
+    ) -> Result<Self, CaptureError> {
         let sizes = sizes.check()?;
         check_kernel()?;
-        object::check(object::OBJECT)?;
         let to_io = |(path, error): (&'static str, std::io::Error)| {
             CaptureError::Cpus(std::io::Error::new(error.kind(), format!("{path}: {error}")))
         };
@@ -107,7 +117,7 @@ impl Epochs {
         let rows = online.iter().map(|cpu| *cpu as usize + 1).max().unwrap_or(1).max(possible);
         let regions = bounded_u32("the number of online CPUs", online.len())?;
         let rows = bounded_u32("the number of CPUs", rows)?;
-        let mut ebpf = load_object(sizes, rows, regions)?;
+        let mut ebpf = load_object(object, own, sizes, rows, regions)?;
         let mut cpus: Table<Cpu> = Table::take(&mut ebpf, "CPUS")?;
         for row in 0..cpus.len() {
             cpus.set(row, Cpu { region: NO_REGION, ..Cpu::default() });
@@ -398,7 +408,13 @@ fn bounded_u32(what: &'static str, value: usize) -> Result<u32, CaptureError> {
     }
 }
 
-fn load_object(sizes: TableSizes, rows: u32, regions: u32) -> Result<Ebpf, CaptureError> {
+fn load_object(
+    object: &[u8],
+    own: [&[(&str, u32)]; 2],
+    sizes: TableSizes,
+    rows: u32,
+    regions: u32,
+) -> Result<Ebpf, CaptureError> {
     let halves = regions * 2;
     let seed = u64::from_le_bytes(random());
     let mut loader = EbpfLoader::new();
@@ -411,7 +427,14 @@ fn load_object(sizes: TableSizes, rows: u32, regions: u32) -> Result<Ebpf, Captu
         .map_max_entries("LOG", halves * sizes.log_slots)
         .map_max_entries("COARSE", halves * COARSE_SLOTS)
         .map_max_entries("STACK_WORDS", regions * STACKS);
-    loader.load(object::OBJECT).map_err(|error| match error {
+    let [constants, tables] = own;
+    for (name, value) in constants {
+        loader.override_global(name, value, true);
+    }
+    for (name, entries) in tables {
+        loader.map_max_entries(name, *entries);
+    }
+    loader.load(object).map_err(|error| match error {
         aya::EbpfError::MapError(aya::maps::MapError::CreateError { io_error, .. })
             if io_error.kind() == std::io::ErrorKind::PermissionDenied =>
         {
