@@ -21,6 +21,7 @@ pub mod kernel;
 mod key;
 mod observation;
 mod parse;
+mod plain;
 mod record;
 mod slot;
 
@@ -31,6 +32,7 @@ pub use community_id::{CommunityId, community_id};
 pub use frame::{Frame, OFFSET_MAX};
 pub use key::{FlowKey, Kind, protocol};
 pub use observation::{Observation, TcpSeen};
-pub use parse::{LinkLayer, Malformed, Packet, Parsed, Vlans, parse};
+pub use parse::{LinkLayer, Malformed, Packet, Parsed, Vlans, parse, parse_general};
+pub use plain::{plain_v4, plain_v6};
 pub use record::{Direction, EndReason, Handshake, Record, RoleEvidence};
 pub use slot::{Slot, tcp_flag};

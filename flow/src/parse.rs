@@ -8,7 +8,7 @@
 #[cfg(not(target_arch = "bpf"))]
 use serde::{Deserialize, Serialize};
 
-use crate::{Address, FlowKey, Frame, Kind, protocol};
+use crate::{Address, FlowKey, Frame, Kind, plain_v4, plain_v6, protocol};
 
 /// VLAN tags on a frame, outermost first, by VLAN identifier (1 to 4094); 0 where there is no such tag. A
 /// priority tag (identifier 0) counts as no tag, as IEEE 802.1Q has it. Of a deeper stack the outer two are kept.
@@ -94,9 +94,9 @@ pub enum Parsed {
 }
 
 const ETHERTYPE_OFFSET: usize = 12;
-const ETHERNET_HEADER: usize = 14;
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
+pub(crate) const ETHERNET_HEADER: usize = 14;
+pub(crate) const ETHERTYPE_IPV4: u16 = 0x0800;
+pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// Tag protocol identifiers: 802.1Q, 802.1ad, and the one used before 802.1ad was agreed.
 const TAGS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
 /// Tags walked; a frame with more counts as not IP under the EtherType of the next tag.
@@ -104,9 +104,20 @@ const TAGS_MAX: usize = 4;
 /// IPv6 extension headers walked; a packet with more is a flow without ports.
 const EXTENSIONS_MAX: usize = 6;
 
-/// Parses one frame.
+/// Parses one frame, the plain ones at once.
 #[inline(always)]
 pub fn parse<F: Frame + ?Sized>(frame: &F, link: LinkLayer) -> Parsed {
+    if link == LinkLayer::Ethernet
+        && let Some(packet) = plain_v4(frame).or_else(|| plain_v6(frame))
+    {
+        return Parsed::Ip(packet);
+    }
+    parse_general(frame, link)
+}
+
+/// Parses one frame of any kind; of the plain ones it says what [`plain_v4`] and [`plain_v6`] say.
+#[inline(always)]
+pub fn parse_general<F: Frame + ?Sized>(frame: &F, link: LinkLayer) -> Parsed {
     let (offset, ethertype) = match link {
         LinkLayer::Ethernet => match frame.bytes::<2>(ETHERTYPE_OFFSET) {
             Some(ethertype) => (ETHERNET_HEADER, u16::from_be_bytes(ethertype)),

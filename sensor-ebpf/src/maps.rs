@@ -5,18 +5,14 @@
 use aya_ebpf::{Global, macros::map, maps::Array};
 use flow::{
     Slot,
-    kernel::{CoarseSlot, Control, Cpu, MMAPABLE, Set},
+    kernel::{CoarseSlot, Cpu, MMAPABLE, Set},
 };
 
-/// Which epoch is written.
-#[map]
-pub(crate) static CONTROL: Array<Control> = Array::with_max_entries(1, MMAPABLE);
-
-/// Counters and cursors, by CPU number.
+/// The running epoch, counters and cursors, by CPU number.
 #[map]
 pub(crate) static CPUS: Array<Cpu> = Array::with_max_entries(1, MMAPABLE);
 
-/// The cache: regions × 2 epochs × `SETS_PER_EPOCH`.
+/// The cache: regions × 2 epochs × [`Cpu::sets`].
 #[map]
 pub(crate) static SETS: Array<Set> = Array::with_max_entries(1, MMAPABLE);
 
@@ -32,14 +28,10 @@ pub(crate) static COARSE: Array<CoarseSlot> = Array::with_max_entries(1, MMAPABL
 #[map]
 pub(crate) static STACK_WORDS: Array<u64> = Array::with_max_entries(1, MMAPABLE);
 
-/// Sets of one region and epoch; a power of two.
-#[unsafe(no_mangle)]
-pub(crate) static SETS_PER_EPOCH: Global<u32> = Global::new(1);
-
 /// Log slots of one region and epoch.
 #[unsafe(no_mangle)]
 pub(crate) static LOG_SLOTS: Global<u32> = Global::new(1);
 
-/// Random, so that nobody outside can choose addresses that collide.
+/// Random and odd; see `cache::hash`.
 #[unsafe(no_mangle)]
-pub(crate) static HASH_SEED: Global<u64> = Global::new(0);
+pub(crate) static HASH_FACTORS: [Global<u64>; 5] = [const { Global::new(1) }; 5];

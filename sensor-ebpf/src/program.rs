@@ -11,9 +11,17 @@ use aya_ebpf::{
     macros::xdp,
     programs::XdpContext,
 };
-use flow::{LinkLayer, Packet, Parsed, kernel::not_ip_index, parse};
+use flow::{
+    LinkLayer, Packet, Parsed,
+    kernel::{Cpu, not_ip_index},
+    parse_general, plain_v4, plain_v6,
+};
 
-use crate::{cache, frame::XdpFrame, maps::CPUS};
+use crate::{
+    cache::{self, Moment},
+    frame::XdpFrame,
+    maps::CPUS,
+};
 
 /// Counts, then drops: for an interface that only listens.
 #[xdp]
@@ -64,26 +72,27 @@ const fn as_on_the_wire(_packet: &mut Packet) {}
 /// Counts one frame. `alter` stands between parser and cache: nothing in the product; programs that measure put
 /// another flow there, because a test run repeats one and the same frame.
 #[inline(always)]
-pub(crate) fn count<const FRAGS: bool>(context: &XdpContext, alter: impl FnOnce(&mut Packet)) {
+pub(crate) fn count<const FRAGS: bool>(context: &XdpContext, alter: impl Fn(&mut Packet)) {
     // SAFETY: takes no argument; inlined by kernels from 6.10 on.
     let number = unsafe { bpf_get_smp_processor_id() };
     // A CPU number is always inside the table, which has a row for every possible CPU.
     let Some(cpu) = CPUS.get_ptr_mut(number) else { return };
-    // SAFETY: the verifier proved the pointer non-null and inside the map; this row is written by this CPU only.
+    // SAFETY: the verifier proved the pointer non-null and inside the map; this row is written by this CPU only,
+    // but for the epoch, which is read as such.
     let cpu = unsafe { &mut *cpu };
     cpu.frames_seen += 1;
+    let moment = Moment::take(cpu);
     let frame = XdpFrame::new(context);
-    match parse(&frame, LinkLayer::Ethernet) {
-        Parsed::Ip(mut packet) => {
-            alter(&mut packet);
-            let length = if FRAGS {
-                // SAFETY: the context pointer is the one that the kernel gave; the helper only reads it.
-                unsafe { bpf_xdp_get_buff_len(context.as_ptr().cast()) }
-            } else {
-                frame.linear_length()
-            };
-            cache::count(cpu, &packet, length);
-        }
+    // Most frames are of these kinds. They have a copy of the cache's instructions to themselves, from which the
+    // compiler takes out what never happens to them.
+    if let Some(packet) = plain_v4(&frame) {
+        return ip::<FRAGS>(cpu, moment, context, packet, &alter);
+    }
+    if let Some(packet) = plain_v6(&frame) {
+        return ip::<FRAGS>(cpu, moment, context, packet, &alter);
+    }
+    match parse_general(&frame, LinkLayer::Ethernet) {
+        Parsed::Ip(packet) => ip::<FRAGS>(cpu, moment, context, packet, &alter),
         Parsed::NotIp(ethertype) => {
             if let Some(counter) = cpu.not_ip.get_mut(not_ip_index(ethertype)) {
                 *counter += 1;
@@ -95,6 +104,24 @@ pub(crate) fn count<const FRAGS: bool>(context: &XdpContext, alter: impl FnOnce(
             }
         }
     }
+}
+
+#[inline(always)]
+fn ip<const FRAGS: bool>(
+    cpu: &mut Cpu,
+    moment: Moment,
+    context: &XdpContext,
+    mut packet: Packet,
+    alter: &impl Fn(&mut Packet),
+) {
+    alter(&mut packet);
+    let length = if FRAGS {
+        // SAFETY: the context pointer is the one that the kernel gave; the helper only reads it.
+        unsafe { bpf_xdp_get_buff_len(context.as_ptr().cast()) }
+    } else {
+        XdpFrame::new(context).linear_length()
+    };
+    cache::count(cpu, moment, &packet, length);
 }
 
 /// Nothing here can panic: the verifier would reject a program in which this loop is reachable.

@@ -5,7 +5,8 @@
 //! touches no interface. A thread stays on one CPU and gives the frames; another one, on another CPU, meanwhile
 //! flips and drains epochs as the sensor does. A run goes through the rows; within a row, portions of frames for the
 //! row's program alternate with portions for the program that only drops, so that both see the same machine. The
-//! ratio of a run is that of the two sums; what is shown is the median of the runs. The kernel gives whole nanoseconds,
+//! time of a run is the mean of the middle half of its portions, which leaves out those during which the machine did
+//! something else; what is shown is the median of the runs. The kernel gives whole nanoseconds for a portion,
 //! rounded down, so a ratio is good to about three in a hundred.
 //!
 //! **Many flows.** As the frame is always the same, another program, built from the same sources, puts a flow's
@@ -34,10 +35,10 @@ use sensor::{Calls, KernelTestRun, TableSizes};
 use cpus::{Cpus, stay_on};
 use rows::{Design, ROWS, Row};
 use subject::Subject;
-use table::{Conditions, Figure};
+use table::Figure;
 
 /// Portions that a row's packets are given in, each after a portion for the floor; one more comes first, unmeasured.
-const PORTIONS: u32 = 10;
+const PORTIONS: u32 = 16;
 
 /// What `xdp` takes.
 #[derive(Args)]
@@ -57,6 +58,21 @@ pub(crate) struct Options {
     /// Length of an epoch, milliseconds; shorter than the sensor's, so that there are many.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(10..=10_000))]
     epoch_ms: u64,
+    /// Sets of two slots of each CPU and epoch, a power of two; the sensor's own number when it is not given.
+    #[arg(long)]
+    sets: Option<u32>,
+    /// Slots of the log of each CPU and epoch; the sensor's own number when it is not given.
+    #[arg(long)]
+    log_slots: Option<u32>,
+}
+
+/// What holds for every row.
+#[derive(Clone, Copy, Debug)]
+struct Setting {
+    cpus: Cpus,
+    packets: u32,
+    epoch: Duration,
+    sizes: TableSizes,
 }
 
 /// One row in one run.
@@ -75,13 +91,21 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let rows = chosen(&options.only)?;
     let cpus = Cpus::choose()?;
     stay_on(cpus.feeder)?;
-    let epoch = Duration::from_millis(options.epoch_ms);
+    let usual = TableSizes::default();
+    let setting = Setting {
+        cpus,
+        packets: options.packets,
+        epoch: Duration::from_millis(options.epoch_ms),
+        sizes: TableSizes {
+            sets: options.sets.unwrap_or(usual.sets),
+            log_slots: options.log_slots.unwrap_or(usual.log_slots),
+        },
+    };
     let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); rows.len()];
     for run in 1..=options.runs {
         for (row, samples) in rows.iter().zip(&mut samples) {
             progress(&format!("run {run} of {}: {}", options.runs, row.name));
-            let sample = sample(row, options.packets, cpus, epoch)
-                .with_context(|| format!("row `{}`", row.name))?;
+            let sample = sample(row, setting).with_context(|| format!("row `{}`", row.name))?;
             samples.push(sample);
         }
     }
@@ -90,13 +114,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let text = if options.json {
         table::json(&figures)?
     } else {
-        let conditions = Conditions {
-            cpus,
-            packets: options.packets,
-            runs: options.runs,
-            epoch_ms: options.epoch_ms,
-        };
-        table::text(&conditions, &figures, &calls()?)
+        table::text(setting, options.runs, &figures, &calls()?)
     };
     std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")
 }
@@ -119,31 +137,40 @@ fn progress(text: &str) {
 }
 
 /// Measures a row once.
-fn sample(row: &Row, packets: u32, cpus: Cpus, epoch: Duration) -> Result<Sample> {
-    let subject = Subject::start(row, cpus.reader, epoch)?;
+fn sample(row: &Row, setting: Setting) -> Result<Sample> {
+    let subject = Subject::start(row, setting)?;
     let frame = row.around.frame();
-    let portion = packets / PORTIONS;
+    let portion = setting.packets / PORTIONS;
     subject.floor(&frame, portion)?;
     subject.feed(&frame, portion)?;
-    let (mut own, mut floor) = (0, 0);
+    let (mut own, mut floor) = (Vec::new(), Vec::new());
     for _ in 0..PORTIONS {
-        floor += subject.floor(&frame, portion)?;
-        own += subject.feed(&frame, portion)?;
+        floor.push(subject.floor(&frame, portion)?);
+        own.push(subject.feed(&frame, portion)?);
     }
     let found = subject.finish()?;
     let fed = u64::from(portion) * u64::from(PORTIONS + 1);
     let counts = !matches!(row.design, Design::Drop | Design::Choose | Design::Parse);
-    #[expect(clippy::cast_precision_loss, reason = "sums of a few thousand nanoseconds")]
-    let (own, floor) = (own as f64, floor as f64);
+    let (own, floor) = (middle(own), middle(floor));
     ensure!(floor > 0.0, "the kernel measured no time for the program that only drops");
     Ok(Sample {
-        nanoseconds: own / f64::from(PORTIONS),
+        nanoseconds: own,
         ratio: own / floor,
         fed,
         found: if counts { found.packets } else { fed },
         folded: found.folded,
         epochs: found.epochs,
     })
+}
+
+/// The mean of the middle half, which what else the machine does for a moment does not move.
+fn middle(mut portions: Vec<u64>) -> f64 {
+    portions.sort_unstable();
+    let cut = portions.len() / 4;
+    let middle = portions.get(cut..portions.len() - cut).unwrap_or_default();
+    #[expect(clippy::cast_precision_loss, reason = "a sum of a few thousand nanoseconds")]
+    let (sum, count) = (middle.iter().sum::<u64>() as f64, middle.len() as f64);
+    sum / count
 }
 
 /// The medians of a row's runs, and the sums of its accounts.

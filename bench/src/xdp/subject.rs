@@ -12,7 +12,8 @@ use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use sensor::{Feeder, KernelTestRun, TableSizes};
 
-use super::cpus::stay_on;
+use super::Setting;
+use super::cpus::{Cpus, stay_on};
 use super::rows::{Design, Row};
 
 /// The object is read in place, which wants it aligned as a file in memory would be.
@@ -100,7 +101,8 @@ impl<T: Send + 'static> Thread<T> {
 
 impl Subject {
     /// Loads what the row measures, and starts what runs beside it on this CPU.
-    pub(super) fn start(row: &Row, reader_cpu: usize, epoch: Duration) -> Result<Self> {
+    pub(super) fn start(row: &Row, setting: Setting) -> Result<Self> {
+        let Setting { cpus: Cpus { reader: reader_cpu, .. }, epoch, sizes, .. } = setting;
         match row.design {
             Design::Lru => {
                 let ebpf = load(row, "lru_drop", &[(RING, RING_UNUSED_BYTES)])?;
@@ -126,7 +128,7 @@ impl Subject {
             | Design::Parse
             | Design::Product
             | Design::ProductOnFlows => {
-                let (mut kernel, program) = product(row)?;
+                let (mut kernel, program) = product(row, sizes)?;
                 let program = kernel.feeder(program)?;
                 let floor = kernel.feeder(FLOOR)?;
                 let reader = Thread::start(reader_cpu, move |stop| read(&mut kernel, epoch, stop))?;
@@ -187,8 +189,7 @@ impl Subject {
 }
 
 /// The product's tables, and the program that the row asks for.
-fn product(row: &Row) -> Result<(KernelTestRun, &'static str)> {
-    let sizes = TableSizes::default();
+fn product(row: &Row, sizes: TableSizes) -> Result<(KernelTestRun, &'static str)> {
     let program = match row.design {
         Design::Product => return Ok((KernelTestRun::load(sizes)?, "count_drop")),
         Design::Choose => "flows_only",
@@ -200,7 +201,7 @@ fn product(row: &Row) -> Result<(KernelTestRun, &'static str)> {
 }
 
 /// The comparison object on the product's tables.
-pub(super) fn comparison(flows: u32, sizes: TableSizes) -> Result<KernelTestRun> {
+fn comparison(flows: u32, sizes: TableSizes) -> Result<KernelTestRun> {
     let constants = [("FLOWS", flows)];
     let entries = [(LRU, LRU_UNUSED), (RING, RING_UNUSED_BYTES)];
     Ok(KernelTestRun::load_object(&COMPARISON.0, &constants, &entries, sizes)?)

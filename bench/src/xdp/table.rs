@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use sensor::Calls;
 use serde::Serialize;
 
-use super::cpus::Cpus;
+use super::Setting;
 
 /// What a row came to.
 #[derive(Clone, Debug)]
@@ -22,14 +22,6 @@ pub(super) struct Figure {
     /// Those that were found in coarse totals only.
     pub(super) folded: u64,
     pub(super) epochs: u64,
-}
-
-/// Under what the figures were taken.
-pub(super) struct Conditions {
-    pub(super) cpus: Cpus,
-    pub(super) packets: u32,
-    pub(super) runs: u32,
-    pub(super) epoch_ms: u64,
 }
 
 #[derive(Serialize)]
@@ -64,9 +56,14 @@ pub(super) fn json(figures: &[Figure]) -> Result<String> {
     Ok(text)
 }
 
-pub(super) fn text(conditions: &Conditions, figures: &[Figure], calls: &[(&str, Calls)]) -> String {
+pub(super) fn text(
+    setting: Setting,
+    runs: u32,
+    figures: &[Figure],
+    calls: &[(&str, Calls)],
+) -> String {
     let mut text = String::new();
-    head(&mut text, conditions);
+    head(&mut text, setting, runs);
     let width = figures.iter().map(|figure| figure.name.len()).max().unwrap_or(0).max(3);
     line(
         &mut text,
@@ -115,8 +112,8 @@ pub(super) fn text(conditions: &Conditions, figures: &[Figure], calls: &[(&str, 
     text
 }
 
-fn head(text: &mut String, conditions: &Conditions) {
-    let Conditions { cpus, packets, runs, epoch_ms } = conditions;
+fn head(text: &mut String, setting: Setting, runs: u32) {
+    let Setting { cpus, packets, epoch, sizes } = setting;
     if cpus.shared() {
         line(
             text,
@@ -134,9 +131,17 @@ fn head(text: &mut String, conditions: &Conditions) {
     line(
         text,
         format_args!(
-            "{runs} runs of {} packets a row, medians; epochs of {epoch_ms} ms, less when the log \
-             fills; ratios to XDP_DROP within the same run.\n",
-            grouped(u64::from(*packets)),
+            "{runs} runs of {} packets a row, medians; ratios to XDP_DROP within the same run.",
+            grouped(u64::from(packets)),
+        ),
+    );
+    line(
+        text,
+        format_args!(
+            "Epochs of {} ms, less when the log fills; {} slots in the cache, {} in the log.\n",
+            epoch.as_millis(),
+            grouped(u64::from(sizes.sets) * 2),
+            grouped(u64::from(sizes.log_slots)),
         ),
     );
 }

@@ -1,11 +1,13 @@
 //! The arithmetic, and what is printed of it.
 
-use sensor::Calls;
+use std::time::Duration;
+
+use sensor::{Calls, TableSizes};
 
 use super::cpus::Cpus;
 use super::rows::ROWS;
-use super::table::{Conditions, json, text};
-use super::{Sample, chosen, figure, median};
+use super::table::{json, text};
+use super::{Sample, Setting, chosen, figure, median, middle};
 
 fn sample(nanoseconds: f64, ratio: f64, found: u64) -> Sample {
     Sample { nanoseconds, ratio, fed: 1_000_000, found, folded: 7, epochs: 3 }
@@ -20,6 +22,8 @@ fn figures_are_medians_and_accounts_are_sums() {
     assert!((figure.nanoseconds - 40.0).abs() < 1e-9 && (figure.ratio - 1.35).abs() < 1e-9);
     assert_eq!((figure.packets, figure.unaccounted, figure.folded), (3_000_000, 1, 21));
     assert!((median([1.0, 2.0].into_iter()) - 1.5).abs() < 1e-9);
+    // A quarter at each end does not count.
+    assert!((middle(vec![900, 30, 31, 1, 30, 31, 30, 30]) - 30.25).abs() < 1e-9);
 }
 
 #[test]
@@ -43,18 +47,19 @@ fn the_table_says_what_was_met_and_what_was_not() {
         ("count_drop", Calls::default()),
         ("count_drop_frags", Calls { helpers: vec!["bpf_xdp_get_buff_len".to_owned()], local: 0 }),
     ];
-    let conditions = Conditions {
+    let setting = Setting {
         cpus: Cpus { feeder: 0, reader: 0 },
         packets: 1_000_000,
-        runs: 1,
-        epoch_ms: 50,
+        epoch: Duration::from_millis(50),
+        sizes: TableSizes { sets: 8192, log_slots: 65_536 },
     };
-    let text = text(&conditions, &figures, &calls);
+    let text = text(setting, 1, &figures, &calls);
     assert!(text.starts_with("One CPU only (0)"), "{text}");
     let of =
         |name: &str| text.lines().find(|line| line.starts_with(name)).expect("a row").to_owned();
     assert!(of("hit 1 ").contains("<= 1.4 met"), "{text}");
     assert!(of("hit 1k").contains("<= 1.4 missed"), "{text}");
+    assert!(text.contains("16,384 slots in the cache, 65,536 in the log"), "{text}");
     assert!(of("hit 1 ").contains("1,000,000"), "{text}");
     assert!(text.contains("bpf_xdp_get_buff_len"), "{text}");
     assert!(text.contains("plain hit path: 0 (target 0 met)"), "{text}");

@@ -8,7 +8,8 @@ use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::util::{KernelVersion, nr_cpus, online_cpus};
 use aya::{Ebpf, EbpfLoader};
 use flow::kernel::{
-    COARSE_SLOTS, CoarseSlot, Control, Cpu, DOMAIN_UNKNOWN, NO_REGION, STACKS, Set, not_ip_name,
+    COARSE_SLOTS, CoarseSlot, Cpu, DOMAIN_UNKNOWN, NO_REGION, STACKS, Set, block, epoch_word,
+    not_ip_name,
 };
 use flow::{Observation, Slot, TcpSeen};
 use rustix::thread::{MembarrierCommand, MembarrierQuery, membarrier, membarrier_query};
@@ -71,7 +72,6 @@ pub(super) struct Epochs {
     ebpf: Ebpf,
     sizes: TableSizes,
     regions: u32,
-    control: Table<Control>,
     cpus: Table<Cpu>,
     sets: Table<Set>,
     log: Table<Slot>,
@@ -119,15 +119,19 @@ impl Epochs {
         let rows = bounded_u32("the number of CPUs", rows)?;
         let mut ebpf = load_object(object, own, sizes, rows, regions)?;
         let mut cpus: Table<Cpu> = Table::take(&mut ebpf, "CPUS")?;
-        for row in 0..cpus.len() {
-            cpus.set(row, Cpu { region: NO_REGION, ..Cpu::default() });
-        }
-        for (region, cpu) in (0..regions).zip(&online) {
-            cpus.set(*cpu as usize, Cpu { region, ..Cpu::default() });
-        }
-        let control: Table<Control> = Table::take(&mut ebpf, "CONTROL")?;
         let generation = 1;
-        control.publish(generation);
+        let row = |region| Cpu {
+            epoch: epoch_word(generation, region, sizes.sets),
+            region,
+            sets: sizes.sets,
+            ..Cpu::default()
+        };
+        for number in 0..cpus.len() {
+            cpus.set(number, row(NO_REGION));
+        }
+        for (region, number) in (0..regions).zip(&online) {
+            cpus.set(*number as usize, row(region));
+        }
         load_program(&mut ebpf, CLOCK)?;
         let ticks = Ticks::calibrate(|| run(&ebpf, CLOCK, &CLOCK_FRAME, 1).map(|ran| ran.verdict))?;
         Ok(Self {
@@ -141,7 +145,6 @@ impl Epochs {
             ebpf,
             sizes,
             regions,
-            control,
             cpus,
             generation,
             ticks,
@@ -186,7 +189,10 @@ impl Epochs {
         let old = self.generation;
         // Wrapping is harmless: 2^32 is even, so the halves keep alternating.
         self.generation = old.wrapping_add(1);
-        self.control.publish(self.generation);
+        for row in 0..self.cpus.len() {
+            let region = self.cpus.snapshot(row).region;
+            self.cpus.publish(row, epoch_word(self.generation, region, self.sizes.sets));
+        }
         membarrier(MembarrierCommand::Global)
             .map_err(|error| CaptureError::Barrier(error.into()))?;
         let mut drain = Drain {
@@ -205,7 +211,7 @@ impl Epochs {
                 drain.stray(&cpu, before);
                 continue;
             }
-            let block = (region << 1 | (old & 1)) as usize;
+            let block = block(old, region) as usize;
             let log_slots = self.sizes.log_slots as usize;
             let logged = cursor_of(cpu.log_cursor[(old & 1) as usize], old, self.sizes.log_slots);
             for slot in self.log.quiet(block * log_slots, logged as usize) {
@@ -416,12 +422,11 @@ fn load_object(
     regions: u32,
 ) -> Result<Ebpf, CaptureError> {
     let halves = regions * 2;
-    let seed = u64::from_le_bytes(random());
+    let factors = hash_factors();
     let mut loader = EbpfLoader::new();
     loader
-        .override_global("SETS_PER_EPOCH", &sizes.sets, true)
         .override_global("LOG_SLOTS", &sizes.log_slots, true)
-        .override_global("HASH_SEED", &seed, true)
+        .override_global("HASH_FACTORS", &factors, true)
         .map_max_entries("CPUS", rows)
         .map_max_entries("SETS", halves * sizes.sets)
         .map_max_entries("LOG", halves * sizes.log_slots)
@@ -444,11 +449,13 @@ fn load_object(
     })
 }
 
-/// So that nobody outside can choose addresses that share a set. The standard library draws the keys of its hash
-/// tables from the system's random source; one of them hashed is as good as any other way to it.
-fn random() -> [u8; 8] {
+/// Secret, so that nobody outside can choose addresses that share a set. The standard library draws the keys of its
+/// hash tables from the system's random source; numbers hashed with one of them are as good as any other way to it.
+/// Odd, so that no bit of a key is lost.
+fn hash_factors() -> [u64; 5] {
     use std::hash::{BuildHasher as _, RandomState};
-    RandomState::new().hash_one(0_u64).to_le_bytes()
+    let random = RandomState::new();
+    std::array::from_fn(|index| random.hash_one(index) | 1)
 }
 
 fn load_program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, CaptureError> {

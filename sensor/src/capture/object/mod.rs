@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use flow::Slot;
-use flow::kernel::{CoarseSlot, Control, Cpu, MMAPABLE, Set};
+use flow::kernel::{CoarseSlot, Cpu, MMAPABLE, Set};
 
 /// Built by `cargo xtask ebpf build`.
 pub(super) static OBJECT: &[u8] = include_aligned();
@@ -87,8 +87,7 @@ const ARRAY: u32 = 2;
 
 /// Every table, with the size of its entries: integers only, and of packet bytes no more than two addresses.
 #[expect(clippy::cast_possible_truncation, reason = "the sizes are a few hundred bytes")]
-const TABLES: [(&str, u32); 6] = [
-    ("CONTROL", size_of::<Control>() as u32),
+const TABLES: [(&str, u32); 5] = [
     ("CPUS", size_of::<Cpu>() as u32),
     ("SETS", size_of::<Set>() as u32),
     ("LOG", size_of::<Slot>() as u32),
