@@ -1,6 +1,6 @@
-//! Takes one packet's key and what it adds; gives an updated slot of the running epoch. A slot that must make
-//! room goes to the log; when the log is full the new packet goes to the coarse totals instead, so that no
-//! packet is ever missing from a total.
+//! Takes one packet's key and what it adds; gives an updated slot of the running epoch. Where there is no room, a slot
+//! or the packet itself goes to the log; when the log is full the packet goes to the coarse totals instead, so that
+//! no packet is ever missing from a total.
 #![expect(
     unsafe_code,
     reason = "map memory is reached through pointers; the verifier proves each access"
@@ -21,6 +21,12 @@ use crate::{
     coarse,
     maps::{HASH_FACTORS, LOG, LOG_SLOTS, SETS, STACK_WORDS},
 };
+
+/// Where both ways hold other flows, one new flow in this many takes the place of one of them. The packet of any other
+/// goes straight to the log, a record of its own: cheaper than to move a slot there and write another in its place,
+/// and a flood of flows with one packet each leaves most of the cache to the flows that last. One that lasts is let in
+/// after four packets, on average.
+const ADMITTED_IN: u32 = 4;
 
 /// When a packet came, and which epoch it belongs to. Taken before the frame is parsed: the compiler takes it that a
 /// helper call, though the kernel puts a load in its place, costs half of the registers, and then they are free.
@@ -195,11 +201,16 @@ fn insert(cpu: &mut Cpu, moment: Moment, added: &Added) -> bool {
     } else if second.generation() != tag {
         second
     } else {
+        let Some((target, used)) = reserve(cpu, Place::new(cpu, moment)) else { return false };
+        if used % ADMITTED_IN != 0 {
+            // SAFETY: the verifier proved the pointer non-null and a whole slot inside the map; only this CPU writes
+            // its region of the log.
+            start(unsafe { &mut *target }, added, tag);
+            return true;
+        }
         // The flow with fewer packets leaves; it is the one less likely to be hit again.
         let victim = if second.packets < first.packets { second } else { first };
-        if !log(cpu, Place::new(cpu, moment), victim) {
-            return false;
-        }
+        copy(victim, target);
         victim
     };
     start(victim, added, tag);
@@ -255,17 +266,25 @@ const fn saturated(length: u64) -> u16 {
     if length > u16::MAX as u64 { u16::MAX } else { length as u16 }
 }
 
-/// Appends a slot to the log of the running epoch; false when the log is full.
+/// Takes the next free slot of the log of the running epoch, and says how many were taken before; `None` when it is
+/// full.
 #[inline(always)]
-fn log(cpu: &mut Cpu, place: Place, slot: &Slot) -> bool {
+fn reserve(cpu: &mut Cpu, place: Place) -> Option<(*mut Slot, u32)> {
     let half = (place.generation & 1) as usize;
     let cursor = cpu.log_cursor[half];
     let used = if (cursor >> 32) as u32 == place.generation { cursor as u32 } else { 0 };
     let capacity = LOG_SLOTS.load();
     if used >= capacity {
-        return false;
+        return None;
     }
-    let Some(target) = LOG.get_ptr_mut(place.block * capacity + used) else { return false };
+    let target = LOG.get_ptr_mut(place.block * capacity + used)?;
+    cpu.log_cursor[half] = (place.generation as u64) << 32 | (used + 1) as u64;
+    Some((target, used))
+}
+
+/// Copies a slot into the log.
+#[inline(always)]
+fn copy(slot: &Slot, target: *mut Slot) {
     let source = core::ptr::from_ref(slot).cast::<u64>();
     let target = target.cast::<u64>();
     // Word by word and volatile, or else LLVM makes one copy of alignment 64 of it, which its BPF backend
@@ -274,7 +293,7 @@ fn log(cpu: &mut Cpu, place: Place, slot: &Slot) -> bool {
     while word < size_of::<Slot>() / 8 {
         // SAFETY: a slot is eight aligned words, and `word` is below eight.
         let from = unsafe { source.add(word) };
-        // SAFETY: the verifier proved the target non-null and a whole slot inside the map.
+        // SAFETY: the verifier proved the target a whole slot inside the map.
         let to = unsafe { target.add(word) };
         // SAFETY: `from` points into a slot of the cache that only this CPU writes.
         let value = unsafe { core::ptr::read_volatile(from) };
@@ -282,6 +301,4 @@ fn log(cpu: &mut Cpu, place: Place, slot: &Slot) -> bool {
         unsafe { core::ptr::write_volatile(to, value) };
         word += 1;
     }
-    cpu.log_cursor[half] = (place.generation as u64) << 32 | (used + 1) as u64;
-    true
 }

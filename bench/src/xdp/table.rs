@@ -90,14 +90,13 @@ pub(super) fn text(
     }
     line(&mut text, format_args!("\nHelper calls left in the translated programs:"));
     for (program, Calls { helpers, local }) in calls {
-        let names = if helpers.is_empty() {
-            "on no path".to_owned()
-        } else {
-            format!("on every path: {}", helpers.join(", "))
-        };
+        let mut names: Vec<_> = helpers.iter().map(String::as_str).collect();
+        names.sort_unstable();
+        names.dedup();
+        let names = if names.is_empty() { "on no path".to_owned() } else { names.join(", ") };
         let local = match local {
             0 => String::new(),
-            more => format!("; calls within the program: {more}"),
+            more => format!("; calls of its own functions: {more}"),
         };
         line(&mut text, format_args!("  {program:<17} {}, {names}{local}", helpers.len()));
     }
