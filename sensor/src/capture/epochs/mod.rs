@@ -40,8 +40,8 @@ pub struct TableSizes {
 }
 
 impl Default for TableSizes {
-    /// 8 Ki slots, both halves of which a CPU's second-level cache holds, and a log that takes a flood of new flows while
-    /// an epoch ends (`docs/adr/0003-the-new-flow-path.md`): 33 MiB a CPU.
+    /// 8 Ki slots, both halves of which a CPU's second-level cache holds, and a log that takes a flood of new flows
+    /// while an epoch ends (`docs/adr/0003-the-new-flow-path.md`): 33 MiB a CPU.
     fn default() -> Self {
         Self { sets: 4096, log_slots: 262_144 }
     }
