@@ -1,10 +1,12 @@
-//! `spanwatch-bench`: makes captures, puts them on a wire, and makes traffic with real sockets. In: a scenario, or
-//! a capture file. Out: frames. It never looks at what the sensor makes of them.
+//! `spanwatch-bench`: makes captures, puts them on a wire, makes traffic with real sockets, and measures the XDP
+//! program. In: a scenario, or a capture file. Out: frames, and figures. Of what the sensor makes of the frames it
+//! looks at nothing but how many were counted.
 
 mod count;
 mod generate;
 mod inject;
 mod traffic;
+mod xdp;
 
 use std::process::ExitCode;
 
@@ -28,6 +30,8 @@ enum Command {
     Inject(inject::Options),
     /// Make traffic with real sockets: a small site to serve it, and visitors, some of them hostile.
     Traffic(traffic::Options),
+    /// Measure what the XDP program costs a packet, beside other designs; needs root.
+    Xdp(xdp::Options),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +40,7 @@ fn main() -> ExitCode {
         Command::Count(options) => count::run(&options),
         Command::Inject(options) => inject::run(&options),
         Command::Traffic(options) => traffic::run(&options),
+        Command::Xdp(options) => xdp::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,6 +12,9 @@ pub const MMAPABLE: u32 = 1 << 10;
 /// Value of [`Cpu::region`] for a CPU that was not online when the sensor started.
 pub const NO_REGION: u32 = u32::MAX;
 
+/// First set of a CPU without a region: beyond every table, and so is every number that a hash is added to it.
+const NO_SET: u32 = 1 << 31;
+
 /// Slots of a set: where a flow key may be.
 pub const WAYS: usize = 2;
 
@@ -43,18 +46,6 @@ pub const FRAGMENT_TICKS_MAX: u32 = 7_500;
 pub struct Set(pub [Slot; WAYS]);
 
 const _: () = assert!(size_of::<Set>() == 128);
-
-/// What user space tells the program while it runs; on a cache line of its own, which is read by every CPU.
-#[repr(C, align(64))]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Control {
-    /// Which epoch the program writes: the lowest bit says which half, its lower 16 bits tag the slots.
-    pub generation: u32,
-    /// Explicit padding.
-    pub padding: [u32; 15],
-}
-
-const _: () = assert!(size_of::<Control>() == 64);
 
 /// EtherTypes that are counted one by one; what is none of them is counted as `other`, and an IEEE 802.3
 /// length (up to 1,500) as `ieee_802_3`.
@@ -110,10 +101,13 @@ pub const fn not_ip_name(index: usize) -> &'static str {
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cpu {
+    /// Which epoch this CPU's programs write, as [`epoch_word`] has it. The only field that user space writes while
+    /// programs run.
+    pub epoch: u64,
     /// Which region of the tables is this CPU's; [`NO_REGION`] when it has none. Written by user space, once.
     pub region: u32,
-    /// Explicit padding.
-    pub padding: u32,
+    /// Sets of one region and epoch. Written by user space, once.
+    pub sets: u32,
     /// Frames the program was given.
     pub frames_seen: u64,
     /// Frames with a usable IP header.
@@ -196,6 +190,22 @@ pub struct CoarseSlot {
 }
 
 const _: () = assert!(size_of::<CoarseSlot>() == 64);
+
+/// An epoch as [`Cpu::epoch`] has it: the generation in the lower half, of which the lowest bit says which half of the
+/// region is written and the lower 16 bits tag the slots; in the upper half the first set of that half, or a number
+/// beyond every table for a CPU without a region.
+#[must_use]
+pub const fn epoch_word(generation: u32, region: u32, sets: u32) -> u64 {
+    let first_set = if region == NO_REGION { NO_SET } else { block(generation, region) * sets };
+    (first_set as u64) << 32 | generation as u64
+}
+
+/// The part of each table that a region writes in an epoch.
+#[inline(always)]
+#[must_use]
+pub const fn block(generation: u32, region: u32) -> u32 {
+    region << 1 | (generation & 1)
+}
 
 impl CoarseSlot {
     /// Bits of an IPv4 source that are kept.

@@ -37,6 +37,7 @@ pub use observation::{Observation, TcpSeen};
 pub use outer::{NoTunnel, Outer, TUNNEL_IDS_MAX, TUNNELS_MAX, Tunnel, TunnelKind, Vlans};
 pub use parse::{
     LinkLayer, Malformed, Notes, Packet, Parsed, Walk, Walked, parse, parse_common, parse_plain,
+    plain_v4, plain_v6,
 };
 pub use record::{Direction, EndReason, Handshake, Record, RoleEvidence};
 pub use slot::{Slot, tcp_flag};

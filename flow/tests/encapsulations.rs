@@ -8,7 +8,7 @@
 
 use flow::{
     Fragment, FragmentSlot, LinkLayer, Notes, Outer, Packet, Parsed, TUNNELS_MAX, Tunnel,
-    TunnelKind, Vlans, Walk, Walked, parse, parse_common, parse_plain, protocol,
+    TunnelKind, Vlans, Walk, Walked, parse, parse_plain, protocol,
 };
 use proptest::prelude::*;
 
@@ -428,7 +428,7 @@ proptest! {
         let frame = frame.as_slice();
         let mut walk = Walk::default();
         let walked = walk.run(frame, LinkLayer::Ethernet);
-        if let Some(packet) = parse_plain(frame).or_else(|| parse_common(frame)) {
+        if let Some(packet) = parse_plain(frame) {
             prop_assert_eq!(walked, Walked::Ip);
             prop_assert_eq!(packet, walk.packet());
         }

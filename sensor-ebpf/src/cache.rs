@@ -1,16 +1,18 @@
-//! Takes one packet's key and what it adds; gives an updated slot of the running epoch. A slot that must make
-//! room goes to the log; when the log is full the new packet goes to the coarse totals instead, so that no
-//! packet is ever missing from a total.
+//! Takes one packet's key and what it adds; gives an updated slot of the running epoch. Where there is no room, a slot
+//! or the packet itself goes to the log; when the log is full the packet goes to the coarse totals instead, so that
+//! no packet is ever missing from a total.
 #![expect(
     unsafe_code,
     reason = "map memory is reached through pointers; the verifier proves each access"
 )]
 
+use core::mem::offset_of;
+
 use aya_ebpf::helpers::bpf_jiffies64;
 use flow::{
     FlowKey, Outer, Packet, Slot,
     kernel::{
-        Control, Cpu, DOMAIN_INTERNED, DOMAIN_UNKNOWN, NO_REGION, OUTER_PROBES, OUTERS,
+        Cpu, DOMAIN_INTERNED, DOMAIN_UNKNOWN, NO_REGION, OUTER_PROBES, OUTERS, block,
         interned_domain, outer_start,
     },
     tcp_flag,
@@ -18,31 +20,65 @@ use flow::{
 
 use crate::{
     coarse,
-    maps::{CONTROL, HASH_SEED, LOG, LOG_SLOTS, OUTER_IDENTITIES, SETS, SETS_PER_EPOCH},
+    maps::{HASH_FACTORS, LOG, LOG_SLOTS, OUTER_IDENTITIES, SETS},
 };
 
-/// Odd constants without structure (fractional digits of π and e), one for each word that is hashed.
-const MULTIPLIERS: [u64; 6] = [
-    0x243f_6a88_85a3_08d3,
-    0x1319_8a2e_0370_7345,
-    0xa409_3822_299f_31d1,
-    0x082e_fa98_ec4e_6c89,
-    0x4528_21e6_38d0_1377,
-    0xb7e1_5162_8aed_2a6b,
-];
+/// Where both ways hold other flows, one new flow in this many takes the place of one of them. The packet of any other
+/// goes straight to the log, a record of its own: cheaper than to move a slot there and write another in its place,
+/// and a flood of flows with one packet each leaves most of the cache to the flows that last. One that lasts is let in
+/// after four packets, on average.
+const ADMITTED_IN: u32 = 4;
+
+/// When a packet came, and which epoch it belongs to. Taken before the frame is parsed: the compiler takes it that a
+/// helper call, though the kernel puts a load in its place, costs half of the registers, and then they are free.
+#[derive(Clone, Copy)]
+pub(crate) struct Moment {
+    epoch: u64,
+    now: u32,
+}
+
+impl Moment {
+    #[inline(always)]
+    pub(crate) fn take(cpu: &Cpu) -> Self {
+        // SAFETY: a field of a row that is borrowed. Volatile, because user space stores to it at any time.
+        let epoch = unsafe { core::ptr::read_volatile(&raw const cpu.epoch) };
+        // SAFETY: takes no argument and reads the kernel's tick counter; the verifier puts the load in its place.
+        let jiffies = unsafe { bpf_jiffies64() };
+        Self { epoch, now: jiffies as u32 }
+    }
+
+    /// The generation of the epoch.
+    #[inline(always)]
+    const fn generation(self) -> u32 {
+        self.epoch as u32
+    }
+
+    /// The first set of this CPU's half.
+    #[inline(always)]
+    const fn first_set(self) -> u32 {
+        (self.epoch >> 32) as u32
+    }
+}
 
 /// What one packet adds.
 pub(crate) struct Added {
     pub(crate) key: FlowKey,
     pub(crate) length: u64,
-    pub(crate) syn: bool,
-    syn_bits: u16,
-    tcp_flags: u8,
-    ttl: u8,
     pub(crate) now: u32,
+    /// As in a slot: `last_and_syn` without time, and above it the TCP flags.
+    seen: u32,
+    ttl: u8,
 }
 
-/// Where this CPU writes in the running epoch.
+impl Added {
+    /// A SYN without ACK.
+    #[inline(always)]
+    pub(crate) const fn syn(&self) -> u64 {
+        (self.seen / Slot::SYN_SEEN as u32 & 1) as u64
+    }
+}
+
+/// Where this CPU writes in the running epoch, the cache aside.
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
     pub(crate) generation: u32,
@@ -50,60 +86,57 @@ pub(crate) struct Place {
     pub(crate) block: u32,
 }
 
+impl Place {
+    #[inline(always)]
+    const fn new(cpu: &Cpu, moment: Moment) -> Self {
+        let generation = moment.generation();
+        Self { generation, block: block(generation, cpu.region) }
+    }
+}
+
 /// Counts one packet.
 #[inline(always)]
-pub(crate) fn count(cpu: &mut Cpu, packet: &Packet, length: u64) {
+pub(crate) fn count(cpu: &mut Cpu, moment: Moment, packet: &Packet, length: u64) {
     cpu.packets_ip += 1;
     if packet.length_told as u64 > length {
         cpu.packets_cut += 1;
     }
-    let Some(control) = CONTROL.get_ptr(0) else { return };
-    // SAFETY: the verifier proved the pointer non-null and the field inside the map's value. Volatile,
-    // because user space stores to it at any time.
-    let generation = unsafe { core::ptr::read_volatile(generation_of(control)) };
-    let mut added = added(packet, length);
-    let region = cpu.region;
-    if region == NO_REGION {
-        cpu.packets_folded += 1;
-        cpu.stray_packets += 1;
-        cpu.stray_bytes += length;
-        cpu.stray_syns += u64::from(added.syn);
-        return;
-    }
-    let place = Place { generation, block: region << 1 | (generation & 1) };
-    let domain = domain(region, &packet.outer);
-    added.key = added.key.with_domain(domain);
-    if domain == DOMAIN_UNKNOWN || !insert(cpu, place, &added) {
-        cpu.packets_folded += 1;
-        coarse::add(place, &added);
-    }
-}
-
-#[inline(always)]
-const fn generation_of(control: *const Control) -> *const u32 {
-    // The generation is the first field, which `repr(C)` puts at the start.
-    control.cast()
-}
-
-#[inline(always)]
-fn added(packet: &Packet, length: u64) -> Added {
-    let syn = packet.tcp_flags & tcp_flag::SYN != 0;
-    let ack = packet.tcp_flags & tcp_flag::ACK != 0;
-    let syn_bits = match (syn, ack) {
-        (true, false) => Slot::SYN_SEEN,
-        (true, true) => Slot::SYN_ACK_SEEN,
-        (false, _) => 0,
-    };
-    // SAFETY: takes no argument and reads the kernel's tick counter; the verifier puts the load in its place.
-    let jiffies = unsafe { bpf_jiffies64() };
-    Added {
-        key: packet.key,
+    let domain = domain(cpu.region, &packet.outer);
+    let added = Added {
+        key: packet.key.with_domain(domain),
         length,
-        syn: syn && !ack,
-        syn_bits,
-        tcp_flags: packet.tcp_flags,
+        now: moment.now,
+        seen: seen(packet.tcp_flags),
         ttl: packet.ttl,
-        now: jiffies as u32,
+    };
+    if domain == DOMAIN_UNKNOWN || !insert(cpu, moment, &added) {
+        fold(cpu, moment, &added);
+    }
+}
+
+/// Counts a packet that has no slot.
+#[inline(always)]
+fn fold(cpu: &mut Cpu, moment: Moment, added: &Added) {
+    cpu.packets_folded += 1;
+    if cpu.region == NO_REGION {
+        cpu.stray_packets += 1;
+        cpu.stray_bytes += added.length;
+        cpu.stray_syns += added.syn();
+    } else {
+        coarse::add(Place::new(cpu, moment), added);
+    }
+}
+
+/// TCP flags as a slot holds them: the byte itself above the two bits for SYN and for SYN with ACK.
+#[inline(always)]
+const fn seen(tcp_flags: u8) -> u32 {
+    let flags = (tcp_flags as u32) << 16;
+    if tcp_flags & tcp_flag::SYN == 0 {
+        flags
+    } else if tcp_flags & tcp_flag::ACK == 0 {
+        flags | Slot::SYN_SEEN as u32
+    } else {
+        flags | Slot::SYN_ACK_SEEN as u32
     }
 }
 
@@ -130,33 +163,34 @@ fn domain(region: u32, outer: &Outer) -> u16 {
     DOMAIN_UNKNOWN
 }
 
-/// Mixes the key's words side by side, so that the multiplications overlap.
+/// A number below `bound`: the highest bits of the sum of all words, each times a factor of its own. The factors are
+/// odd, random and secret, so that nobody outside can choose addresses that collide.
 #[inline(always)]
-pub(crate) fn hash(words: [u64; 5]) -> u32 {
-    let seed = HASH_SEED.load();
-    let mut sum = seed;
+pub(crate) fn hash(words: [u64; 5], bound: u32) -> u32 {
+    let mut sum: u64 = 0;
     let mut index = 0;
     while index < 5 {
-        let product = (words[index] ^ seed).wrapping_mul(MULTIPLIERS[index]);
-        sum = sum.wrapping_add(product ^ product >> (29 + index));
+        // Half of an IPv4 address is 0 by construction; where the compiler knows, nothing of this is left.
+        if words[index] != 0 {
+            sum = sum.wrapping_add(words[index].wrapping_mul(HASH_FACTORS[index].load()));
+        }
         index += 1;
     }
-    (sum.wrapping_mul(MULTIPLIERS[5]) >> 32) as u32
+    ((sum >> 32) * bound as u64 >> 32) as u32
 }
 
-/// False when the packet found no room: both ways hold other flows and the log is full.
+/// False when the packet found no room: both ways hold other flows and the log is full, or this CPU has no region.
 #[inline(always)]
-fn insert(cpu: &mut Cpu, place: Place, added: &Added) -> bool {
+fn insert(cpu: &mut Cpu, moment: Moment, added: &Added) -> bool {
     let key = &added.key;
     let words =
         [key.source.high, key.source.low, key.destination.high, key.destination.low, key.tail];
-    let sets = SETS_PER_EPOCH.load();
-    let index = place.block * sets + (hash(words) & (sets - 1));
+    let index = moment.first_set().wrapping_add(hash(words, cpu.sets));
     let Some(set) = SETS.get_ptr_mut(index) else { return false };
     // SAFETY: the verifier proved the pointer non-null and inside the map; only this CPU writes its region, and
     // user space reads a half only after every program that wrote it has ended.
     let [first, second] = unsafe { &mut (*set).0 };
-    let tag = place.generation as u16;
+    let tag = moment.generation() as u16;
     if first.generation() == tag && first.key == *key {
         update(first, added);
         return true;
@@ -170,11 +204,16 @@ fn insert(cpu: &mut Cpu, place: Place, added: &Added) -> bool {
     } else if second.generation() != tag {
         second
     } else {
+        let Some((target, used)) = reserve(cpu, Place::new(cpu, moment)) else { return false };
+        if used % ADMITTED_IN != 0 {
+            // SAFETY: the verifier proved the pointer non-null and a whole slot inside the map; only this CPU writes
+            // its region of the log.
+            start(unsafe { &mut *target }, added, tag);
+            return true;
+        }
         // The flow with fewer packets leaves; it is the one less likely to be hit again.
         let victim = if second.packets < first.packets { second } else { first };
-        if !log(cpu, place, victim) {
-            return false;
-        }
+        copy(victim, target);
         victim
     };
     start(victim, added, tag);
@@ -186,9 +225,9 @@ fn update(slot: &mut Slot, added: &Added) {
     slot.bytes_generation += added.length << 16;
     slot.packets += 1;
     let elapsed = added.now.wrapping_sub(slot.first);
-    let elapsed = if elapsed > Slot::LAST_MAX as u32 { Slot::LAST_MAX } else { elapsed as u16 };
-    slot.last_and_syn = slot.last_and_syn & !Slot::LAST_MAX | elapsed | added.syn_bits;
-    slot.tcp_flags |= added.tcp_flags;
+    let elapsed = if elapsed > Slot::LAST_MAX as u32 { Slot::LAST_MAX as u32 } else { elapsed };
+    let seen = seen_of(slot);
+    *seen = *seen & !(Slot::LAST_MAX as u32) | elapsed | added.seen;
     let length = saturated(added.length);
     if length < slot.length_min {
         slot.length_min = length;
@@ -198,6 +237,21 @@ fn update(slot: &mut Slot, added: &Added) {
     }
 }
 
+/// The fields `last_and_syn`, `tcp_flags` and `ttl` as one word, in this order from its lowest bit on.
+#[inline(always)]
+fn seen_of(slot: &mut Slot) -> &mut u32 {
+    const OFFSET: usize = offset_of!(Slot, last_and_syn);
+    const {
+        assert!(OFFSET.is_multiple_of(align_of::<u32>()));
+        assert!(offset_of!(Slot, tcp_flags) == OFFSET + 2);
+        assert!(offset_of!(Slot, ttl) == OFFSET + 3);
+    }
+    let word = core::ptr::from_mut(slot).wrapping_byte_add(OFFSET).cast::<u32>();
+    // SAFETY: four bytes inside the slot, which is borrowed mutably; aligned, as asserted above, because the slot is;
+    // integers all.
+    unsafe { &mut *word }
+}
+
 #[inline(always)]
 fn start(slot: &mut Slot, added: &Added, tag: u16) {
     let length = saturated(added.length);
@@ -205,9 +259,7 @@ fn start(slot: &mut Slot, added: &Added, tag: u16) {
     slot.bytes_generation = added.length << 16 | tag as u64;
     slot.packets = 1;
     slot.first = added.now;
-    slot.last_and_syn = added.syn_bits;
-    slot.tcp_flags = added.tcp_flags;
-    slot.ttl = added.ttl;
+    *seen_of(slot) = added.seen | (added.ttl as u32) << 24;
     slot.length_min = length;
     slot.length_max = length;
 }
@@ -217,17 +269,25 @@ const fn saturated(length: u64) -> u16 {
     if length > u16::MAX as u64 { u16::MAX } else { length as u16 }
 }
 
-/// Appends a slot to the log of the running epoch; false when the log is full.
+/// Takes the next free slot of the log of the running epoch, and says how many were taken before; `None` when it is
+/// full.
 #[inline(always)]
-fn log(cpu: &mut Cpu, place: Place, slot: &Slot) -> bool {
+fn reserve(cpu: &mut Cpu, place: Place) -> Option<(*mut Slot, u32)> {
     let half = (place.generation & 1) as usize;
     let cursor = cpu.log_cursor[half];
     let used = if (cursor >> 32) as u32 == place.generation { cursor as u32 } else { 0 };
     let capacity = LOG_SLOTS.load();
     if used >= capacity {
-        return false;
+        return None;
     }
-    let Some(target) = LOG.get_ptr_mut(place.block * capacity + used) else { return false };
+    let target = LOG.get_ptr_mut(place.block * capacity + used)?;
+    cpu.log_cursor[half] = (place.generation as u64) << 32 | (used + 1) as u64;
+    Some((target, used))
+}
+
+/// Copies a slot into the log.
+#[inline(always)]
+fn copy(slot: &Slot, target: *mut Slot) {
     let source = core::ptr::from_ref(slot).cast::<u64>();
     let target = target.cast::<u64>();
     // Word by word and volatile, or else LLVM makes one copy of alignment 64 of it, which its BPF backend
@@ -236,7 +296,7 @@ fn log(cpu: &mut Cpu, place: Place, slot: &Slot) -> bool {
     while word < size_of::<Slot>() / 8 {
         // SAFETY: a slot is eight aligned words, and `word` is below eight.
         let from = unsafe { source.add(word) };
-        // SAFETY: the verifier proved the target non-null and a whole slot inside the map.
+        // SAFETY: the verifier proved the target a whole slot inside the map.
         let to = unsafe { target.add(word) };
         // SAFETY: `from` points into a slot of the cache that only this CPU writes.
         let value = unsafe { core::ptr::read_volatile(from) };
@@ -244,6 +304,4 @@ fn log(cpu: &mut Cpu, place: Place, slot: &Slot) -> bool {
         unsafe { core::ptr::write_volatile(to, value) };
         word += 1;
     }
-    cpu.log_cursor[half] = (place.generation as u64) << 32 | (used + 1) as u64;
-    true
 }

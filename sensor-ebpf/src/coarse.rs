@@ -25,16 +25,16 @@ pub(crate) fn add(place: Place, added: &Added) {
     let destination = added.key.destination;
     let tail = CoarseSlot::tail_of(&added.key);
     let base = place.block * COARSE_SLOTS;
-    let start = hash([0, 0, destination.high, destination.low, tail]);
+    let start = hash([0, 0, destination.high, destination.low, tail], COARSE_PLACES);
     for probe in 0..PROBES {
         // The first slot is the rest.
         let offset = 1 + (start.wrapping_add(probe) & (COARSE_PLACES - 1));
         let Some(slot) = COARSE.get_ptr_mut(base + offset) else { break };
         // SAFETY: the verifier proved the pointer non-null and inside the map; only this CPU writes its region.
         let slot = unsafe { &mut *slot };
-        let fresh = slot.generation != place.generation;
-        if fresh {
-            begin(slot, place.generation, destination, tail, added.now);
+        if slot.generation != place.generation {
+            begin(slot, place, destination, tail, added);
+            return;
         }
         if slot.destination == destination && slot.tail == tail {
             increase(slot, added);
@@ -44,28 +44,29 @@ pub(crate) fn add(place: Place, added: &Added) {
     let Some(slot) = COARSE.get_ptr_mut(base) else { return };
     // SAFETY: the verifier proved the pointer non-null and inside the map; only this CPU writes its region.
     let slot = unsafe { &mut *slot };
-    if slot.generation != place.generation {
-        begin(slot, place.generation, Address { high: 0, low: 0 }, 0, added.now);
+    if slot.generation == place.generation {
+        increase(slot, added);
+    } else {
+        begin(slot, place, Address { high: 0, low: 0 }, 0, added);
     }
-    increase(slot, added);
 }
 
 #[inline(always)]
-fn begin(slot: &mut CoarseSlot, generation: u32, destination: Address, tail: u64, now: u32) {
+fn begin(slot: &mut CoarseSlot, place: Place, destination: Address, tail: u64, added: &Added) {
     slot.destination = destination;
     slot.tail = tail;
-    slot.packets = 0;
-    slot.bytes = 0;
-    slot.syns = 0;
-    slot.first = now;
-    slot.last = now;
-    slot.generation = generation;
+    slot.packets = 1;
+    slot.bytes = added.length;
+    slot.syns = added.syn();
+    slot.first = added.now;
+    slot.last = added.now;
+    slot.generation = place.generation;
 }
 
 #[inline(always)]
 fn increase(slot: &mut CoarseSlot, added: &Added) {
     slot.packets += 1;
     slot.bytes += added.length;
-    slot.syns += u64::from(added.syn);
+    slot.syns += added.syn();
     slot.last = added.now;
 }

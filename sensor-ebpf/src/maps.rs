@@ -8,17 +8,13 @@
 use aya_ebpf::{Global, btf_maps::Array, macros::btf_map};
 use flow::{
     FragmentSlot, Outer, Slot, Walk,
-    kernel::{CoarseSlot, Control, Cpu, MMAPABLE, Set},
+    kernel::{CoarseSlot, Cpu, MMAPABLE, Set},
 };
 
 /// Every array is mapped by user space.
 const FLAGS: usize = MMAPABLE as usize;
 
-/// Which epoch is written.
-#[btf_map]
-pub(crate) static CONTROL: Array<Control, 1, FLAGS> = Array::new();
-
-/// Counters and cursors, by CPU number.
+/// The running epoch, counters and cursors, by CPU number.
 #[btf_map]
 pub(crate) static CPUS: Array<Cpu, 1, FLAGS> = Array::new();
 
@@ -26,7 +22,7 @@ pub(crate) static CPUS: Array<Cpu, 1, FLAGS> = Array::new();
 #[btf_map]
 pub(crate) static WALKS: Array<Walk, 1, FLAGS> = Array::new();
 
-/// The cache: regions × 2 epochs × `SETS_PER_EPOCH`.
+/// The cache: regions × 2 epochs × [`Cpu::sets`].
 #[btf_map]
 pub(crate) static SETS: Array<Set, 1, FLAGS> = Array::new();
 
@@ -46,14 +42,10 @@ pub(crate) static OUTER_IDENTITIES: Array<Outer, 1, FLAGS> = Array::new();
 #[btf_map]
 pub(crate) static FIRST_FRAGMENTS: Array<FragmentSlot, 1, FLAGS> = Array::new();
 
-/// Sets of one region and epoch; a power of two.
-#[unsafe(no_mangle)]
-pub(crate) static SETS_PER_EPOCH: Global<u32> = Global::new(1);
-
 /// Log slots of one region and epoch.
 #[unsafe(no_mangle)]
 pub(crate) static LOG_SLOTS: Global<u32> = Global::new(1);
 
-/// Random, so that nobody outside can choose addresses that collide.
+/// Random and odd; see `cache::hash`.
 #[unsafe(no_mangle)]
-pub(crate) static HASH_SEED: Global<u64> = Global::new(0);
+pub(crate) static HASH_FACTORS: [Global<u64>; 5] = [const { Global::new(1) }; 5];

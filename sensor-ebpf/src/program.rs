@@ -14,11 +14,12 @@ use aya_ebpf::{
 use flow::{
     LinkLayer, Packet, Walked,
     kernel::{Cpu, not_ip_index},
-    parse_common, parse_plain,
+    parse_common, plain_v4, plain_v6,
 };
 
 use crate::{
-    cache, carrier,
+    cache::{self, Moment},
+    carrier,
     frame::XdpFrame,
     maps::{CPUS, WALKS},
 };
@@ -72,52 +73,47 @@ const fn as_on_the_wire(_packet: &mut Packet) {}
 /// Counts one frame. `alter` stands between parser and cache: nothing in the product; programs that measure put
 /// another flow there, because a test run repeats one and the same frame.
 #[inline(always)]
-pub(crate) fn count<const FRAGS: bool>(context: &XdpContext, alter: impl FnOnce(&mut Packet)) {
+pub(crate) fn count<const FRAGS: bool>(context: &XdpContext, alter: impl Fn(&mut Packet)) {
     // SAFETY: takes no argument; inlined by kernels from 6.10 on.
     let number = unsafe { bpf_get_smp_processor_id() };
     // A CPU number is always inside the table, which has a row for every possible CPU.
     let Some(cpu) = CPUS.get_ptr_mut(number) else { return };
-    // SAFETY: the verifier proved the pointer non-null and inside the map; this row is written by this CPU only.
+    // SAFETY: the verifier proved the pointer non-null and inside the map; this row is written by this CPU only,
+    // but for the epoch, which is read as such.
     let cpu = unsafe { &mut *cpu };
     cpu.frames_seen += 1;
+    let moment = Moment::take(cpu);
     let frame = XdpFrame::new(context);
-    if let Some(mut packet) = parse_plain(&frame) {
-        alter(&mut packet);
-        cache::count(cpu, &packet, length::<FRAGS>(context, &frame));
-    } else if let Some(mut packet) = parse_common(&frame) {
-        alter(&mut packet);
+    // Most frames are of these kinds. They have a copy of the cache's instructions to themselves, from which the
+    // compiler takes out what never happens to them.
+    if let Some(packet) = plain_v4(&frame) {
+        return ip::<FRAGS>(cpu, moment, context, packet, &alter);
+    }
+    if let Some(packet) = plain_v6(&frame) {
+        return ip::<FRAGS>(cpu, moment, context, packet, &alter);
+    }
+    if let Some(packet) = parse_common(&frame) {
         carrier::count_carriers(cpu, &packet);
-        cache::count(cpu, &packet, length::<FRAGS>(context, &frame));
-    } else {
-        other::<FRAGS>(context, cpu);
+        return ip::<FRAGS>(cpu, moment, context, packet, &alter);
     }
-}
-
-/// Length of the whole frame, bytes.
-#[inline(always)]
-fn length<const FRAGS: bool>(context: &XdpContext, frame: &XdpFrame) -> u64 {
-    if FRAGS {
-        // SAFETY: the context pointer is the one that the kernel gave; the helper only reads it.
-        unsafe { bpf_xdp_get_buff_len(context.as_ptr().cast()) }
-    } else {
-        frame.linear_length()
-    }
+    other::<FRAGS>(context, cpu, &alter);
 }
 
 /// Counts a frame of any other shape. A function of its own, so that the common shapes keep their registers.
 #[inline(never)]
-fn other<const FRAGS: bool>(context: &XdpContext, cpu: &mut Cpu) {
+fn other<const FRAGS: bool>(context: &XdpContext, cpu: &mut Cpu, alter: &impl Fn(&mut Packet)) {
     // SAFETY: takes no argument; inlined by kernels from 6.10 on.
     let number = unsafe { bpf_get_smp_processor_id() };
     let Some(walk) = WALKS.get_ptr_mut(number) else { return };
     // SAFETY: the verifier proved the pointer non-null and inside the map; this row is used by this CPU only.
     let walk = unsafe { &mut *walk };
+    let moment = Moment::take(cpu);
     let frame = XdpFrame::new(context);
     match walk.run(&frame, LinkLayer::Ethernet) {
         Walked::Ip => {
             let mut packet = walk.packet();
             carrier::count(cpu, &mut packet);
-            cache::count(cpu, &packet, length::<FRAGS>(context, &frame));
+            ip::<FRAGS>(cpu, moment, context, packet, alter);
         }
         Walked::NotIp(ethertype) => {
             if let Some(counter) = cpu.not_ip.get_mut(not_ip_index(ethertype)) {
@@ -130,6 +126,24 @@ fn other<const FRAGS: bool>(context: &XdpContext, cpu: &mut Cpu) {
             }
         }
     }
+}
+
+#[inline(always)]
+fn ip<const FRAGS: bool>(
+    cpu: &mut Cpu,
+    moment: Moment,
+    context: &XdpContext,
+    mut packet: Packet,
+    alter: &impl Fn(&mut Packet),
+) {
+    alter(&mut packet);
+    let length = if FRAGS {
+        // SAFETY: the context pointer is the one that the kernel gave; the helper only reads it.
+        unsafe { bpf_xdp_get_buff_len(context.as_ptr().cast()) }
+    } else {
+        XdpFrame::new(context).linear_length()
+    };
+    cache::count(cpu, moment, &packet, length);
 }
 
 /// Nothing here can panic: the verifier would reject a program in which this loop is reachable.

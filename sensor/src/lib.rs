@@ -20,9 +20,9 @@ mod traits;
 pub use aggregate::{Aggregator, AggregatorSettings, AggregatorTotals, ApartBy};
 pub use balance::{Balance, BalanceError, Equation, Term};
 pub use capture::{
-    After, AttachMode, CaptureError, CaptureOptions, DrainTotals, FRAME_BYTES_MAX, FRAME_BYTES_MIN,
-    Folded, KernelCapture, KernelCounters, KernelTestRun, LogFill, NicStatistics, ObjectError,
-    PortStates, TableSizes,
+    After, AttachMode, Calls, CaptureError, CaptureOptions, DrainTotals, FRAME_BYTES_MAX,
+    FRAME_BYTES_MIN, Feeder, Folded, KernelCapture, KernelCounters, KernelTestRun, LogFill,
+    NicStatistics, ObjectError, PortStates, TableSizes,
 };
 pub use config::{
     AfterCounting, AttachBy, Bounded, CaptureConfig, Config, ConfigError, Cpu, EpochMs,

@@ -18,13 +18,13 @@ const UDP: usize = 8;
 
 /// Who speaks to whom.
 #[derive(Clone, Copy)]
-pub(super) struct Ends {
-    pub(super) source: (IpAddr, u16),
-    pub(super) destination: (IpAddr, u16),
+pub(crate) struct Ends {
+    pub(crate) source: (IpAddr, u16),
+    pub(crate) destination: (IpAddr, u16),
 }
 
 impl Ends {
-    pub(super) fn new(
+    pub(crate) fn new(
         source: (impl Into<IpAddr>, u16),
         destination: (impl Into<IpAddr>, u16),
     ) -> Self {
@@ -34,13 +34,13 @@ impl Ends {
         }
     }
 
-    pub(super) fn reversed(self) -> Self {
+    pub(crate) fn reversed(self) -> Self {
         Self { source: self.destination, destination: self.source }
     }
 }
 
 /// A TCP segment in a frame; `flags` as in RFC 9293.
-pub(super) fn tcp(ends: Ends, flags: u8, sequence: u32, payload: usize) -> Vec<u8> {
+pub(crate) fn tcp(ends: Ends, flags: u8, sequence: u32, payload: usize) -> Vec<u8> {
     let mut segment = vec![0; TCP + payload];
     {
         let mut packet = MutableTcpPacket::new(&mut segment)
@@ -66,7 +66,7 @@ pub(super) fn tcp(ends: Ends, flags: u8, sequence: u32, payload: usize) -> Vec<u
 }
 
 /// A UDP datagram in a frame, behind the VLAN tags given (outermost first).
-pub(super) fn udp(ends: Ends, payload: usize, vlans: &[u16]) -> Vec<u8> {
+pub(crate) fn udp(ends: Ends, payload: usize, vlans: &[u16]) -> Vec<u8> {
     let mut datagram = vec![0; UDP + payload];
     {
         let length = u16::try_from(datagram.len()).expect("a datagram fits 65,535 bytes");
@@ -90,7 +90,7 @@ pub(super) fn udp(ends: Ends, payload: usize, vlans: &[u16]) -> Vec<u8> {
 }
 
 /// An Ethernet frame of any type with a payload of zeros, 60 bytes long as the shortest on a wire.
-pub(super) fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; 60.max(ETHERNET + payload.len())];
     bytes[..6].copy_from_slice(&[0xff; 6]);
     bytes[6..12].copy_from_slice(&[0x02, 0, 0, 0, 0, 0x01]);
@@ -99,7 +99,13 @@ pub(super) fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn frame(ends: Ends, protocol: IpNextHeaderProtocol, payload: &[u8], vlans: &[u16]) -> Vec<u8> {
+/// Any IP packet in a frame, behind the VLAN tags given (outermost first).
+pub(crate) fn frame(
+    ends: Ends,
+    protocol: IpNextHeaderProtocol,
+    payload: &[u8],
+    vlans: &[u16],
+) -> Vec<u8> {
     let (ethertype, packet) = match (ends.source.0, ends.destination.0) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             let mut bytes = vec![0; 20 + payload.len()];

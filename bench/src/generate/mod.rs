@@ -2,7 +2,7 @@
 
 mod attacks;
 mod benign;
-mod frames;
+pub(crate) mod frames;
 
 use std::fs::File;
 use std::io::BufWriter;

@@ -4,18 +4,37 @@
 use super::{ETHERNET_HEADER, ETHERTYPE_OFFSET, Packet, ethertype, ip, tunnel};
 use crate::{Address, FlowKey, Frame, Kind, Outer, TunnelKind, protocol};
 
+/// Version 4 and a header of five words: no options.
+const VERSION_LENGTH: u8 = 0x45;
 const IPV4_HEADER: usize = 20;
+const IPV6_HEADER: usize = 40;
+/// Where a TCP header has its flags.
+const FLAGS: usize = 13;
+/// A TCP header up to its flags, and one byte more: one that is cut right behind them is the walk's business. A frame
+/// with a datagram has as many bytes, if only as padding.
+const TRANSPORT: usize = FLAGS + 2;
 const TAG: usize = 4;
 const UDP_HEADER: usize = 8;
 const VXLAN_HEADER: usize = 8;
 const GRE_HEADER: usize = 4;
 
-/// Parses an Ethernet frame of the plain case: no tag, no option, no extension header, no fragment, no tunnel, TCP or
-/// UDP. `None` for any other frame, whatever is the matter with it.
+/// Parses an Ethernet frame of the plain case over IPv4: no tag, no option, no fragment, no tunnel, TCP or UDP. `None`
+/// for any other frame, whatever is the matter with it.
 #[inline(always)]
-pub fn parse_plain<F: Frame + ?Sized>(frame: &F) -> Option<Packet> {
-    let carried = ethertype_at(frame, ETHERTYPE_OFFSET)?;
-    packet_at(frame, ETHERNET_HEADER, carried, Outer::default())
+pub fn plain_v4<F: Frame + ?Sized>(frame: &F) -> Option<Packet> {
+    if ethertype_at(frame, ETHERTYPE_OFFSET)? != ethertype::IPV4 {
+        return None;
+    }
+    ipv4_at(frame, ETHERNET_HEADER, Outer::default())
+}
+
+/// The same over IPv6, without extension headers.
+#[inline(always)]
+pub fn plain_v6<F: Frame + ?Sized>(frame: &F) -> Option<Packet> {
+    if ethertype_at(frame, ETHERTYPE_OFFSET)? != ethertype::IPV6 {
+        return None;
+    }
+    ipv6_at(frame, ETHERNET_HEADER, Outer::default())
 }
 
 /// Parses an Ethernet frame that has a packet of the plain case behind one VLAN tag, in VXLAN over IPv4, or in GRE
@@ -96,30 +115,21 @@ fn packet_at<F: Frame + ?Sized>(
     }
 }
 
-/// The total length of a header without options that is no fragment.
-#[inline(always)]
-fn plain_length(header: &[u8; IPV4_HEADER]) -> Option<usize> {
-    let total_length = usize::from(u16::from_be_bytes([header[2], header[3]]));
-    let is_fragment = u16::from_be_bytes([header[6], header[7]]) & ip::FRAGMENT_BITS != 0;
-    let is_plain = header[0] == 0x45 && !is_fragment && total_length >= IPV4_HEADER;
-    is_plain.then_some(total_length)
-}
-
 #[inline(always)]
 fn ipv4_at<F: Frame + ?Sized>(frame: &F, offset: usize, outer: Outer) -> Option<Packet> {
-    let header = frame.bytes::<IPV4_HEADER>(offset)?;
-    let total_length = plain_length(&header)?;
-    let source = Address::from_v4([header[12], header[13], header[14], header[15]]);
-    let destination = Address::from_v4([header[16], header[17], header[18], header[19]]);
-    let transport_offset = offset + IPV4_HEADER;
-    let (ports, tcp_flags) = transport_at(frame, transport_offset, header[9])?;
+    let bytes = frame.bytes::<{ IPV4_HEADER + TRANSPORT }>(offset)?;
+    let total_length = plain_length(&bytes)?;
+    let ports = [short(&bytes, IPV4_HEADER), short(&bytes, IPV4_HEADER + 2)];
+    let tcp_flags = flags(bytes[9], ports[1], bytes[IPV4_HEADER + FLAGS])?;
+    let source = Address::from_v4(piece(&bytes, 12));
+    let destination = Address::from_v4(piece(&bytes, 16));
     Some(Packet {
-        key: FlowKey::new(source, destination, ports, header[9], Kind::V4, 0),
+        key: FlowKey::new(source, destination, ports, bytes[9], Kind::V4, 0),
         outer,
         tcp_flags,
-        ttl: header[8],
+        ttl: bytes[8],
         network_offset: offset,
-        transport_offset,
+        transport_offset: offset + IPV4_HEADER,
         length_told: offset + total_length,
         ..Packet::default()
     })
@@ -127,40 +137,53 @@ fn ipv4_at<F: Frame + ?Sized>(frame: &F, offset: usize, outer: Outer) -> Option<
 
 #[inline(always)]
 fn ipv6_at<F: Frame + ?Sized>(frame: &F, offset: usize, outer: Outer) -> Option<Packet> {
-    let header = frame.bytes::<40>(offset)?;
-    if header[0] >> 4 != 6 {
+    let bytes = frame.bytes::<{ IPV6_HEADER + TRANSPORT }>(offset)?;
+    if bytes[0] >> 4 != 6 {
         return None;
     }
-    let payload_length = usize::from(u16::from_be_bytes([header[4], header[5]]));
-    let [source, destination] = ip::v6_addresses(&header);
-    let transport_offset = offset + 40;
-    let (ports, tcp_flags) = transport_at(frame, transport_offset, header[6])?;
+    let ports = [short(&bytes, IPV6_HEADER), short(&bytes, IPV6_HEADER + 2)];
+    let tcp_flags = flags(bytes[6], ports[1], bytes[IPV6_HEADER + FLAGS])?;
+    let source = Address::from_v6(piece(&bytes, 8), piece(&bytes, 16));
+    let destination = Address::from_v6(piece(&bytes, 24), piece(&bytes, 32));
     Some(Packet {
-        key: FlowKey::new(source, destination, ports, header[6], Kind(0), 0),
+        key: FlowKey::new(source, destination, ports, bytes[6], Kind(0), 0),
         outer,
         tcp_flags,
-        ttl: header[7],
+        ttl: bytes[7],
         network_offset: offset,
-        transport_offset,
-        length_told: ip::v6_length_told(offset, payload_length),
+        transport_offset: offset + IPV6_HEADER,
+        length_told: ip::v6_length_told(offset, usize::from(short(&bytes, 4))),
         ..Packet::default()
     })
 }
 
-/// Ports and TCP flags; `None` when the header is cut, is neither TCP nor UDP, or has a tunnel behind it.
+/// The total length of a header without options that is no fragment.
 #[inline(always)]
-fn transport_at<F: Frame + ?Sized>(frame: &F, offset: usize, number: u8) -> Option<([u16; 2], u8)> {
-    if number == protocol::TCP {
-        // One byte more than is looked at: a header cut right behind its flags is the walk's business.
-        let header = frame.bytes::<15>(offset)?;
-        let source = u16::from_be_bytes([header[0], header[1]]);
-        let destination = u16::from_be_bytes([header[2], header[3]]);
-        return Some(([source, destination], header[13]));
+fn plain_length<const L: usize>(header: &[u8; L]) -> Option<usize> {
+    let total_length = usize::from(short(header, 2));
+    let is_fragment = short(header, 6) & ip::FRAGMENT_BITS != 0;
+    let is_plain = header[0] == VERSION_LENGTH && !is_fragment && total_length >= IPV4_HEADER;
+    is_plain.then_some(total_length)
+}
+
+/// The TCP flags, 0 for UDP; `None` for another protocol, and for what may be a tunnel.
+#[inline(always)]
+fn flags(number: u8, destination_port: u16, byte: u8) -> Option<u8> {
+    match number {
+        protocol::TCP => Some(byte),
+        protocol::UDP if !tunnel::is_udp_tunnel(destination_port) => Some(0),
+        _ => None,
     }
-    if number != protocol::UDP {
-        return None;
-    }
-    let [a, b, c, d] = frame.bytes::<4>(offset)?;
-    let ports = [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])];
-    (!tunnel::is_udp_tunnel(ports[1])).then_some((ports, 0))
+}
+
+/// `N` bytes from `at` on, which the callers' constants keep inside. Whole pieces become one load each; a number that
+/// is put together from single bytes does not.
+#[inline(always)]
+fn piece<const L: usize, const N: usize>(bytes: &[u8; L], at: usize) -> [u8; N] {
+    bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
+}
+
+#[inline(always)]
+fn short<const L: usize>(bytes: &[u8; L], at: usize) -> u16 {
+    u16::from_be_bytes(piece(bytes, at))
 }

@@ -6,17 +6,18 @@
 //! number is worked out one packet ahead, beside the work on the packet before.
 #![expect(
     unsafe_code,
-    reason = "map memory is reached through pointers; the verifier proves each access"
+    reason = "a loader finds constants by their symbol names; the state is one CPU's own"
 )]
+
+use core::cell::UnsafeCell;
 
 use aya_ebpf::{
     Global,
     bindings::xdp_action::{XDP_DROP, XDP_PASS},
-    macros::{map, xdp},
-    maps::Array,
+    macros::xdp,
     programs::XdpContext,
 };
-use flow::{LinkLayer, Packet, Parsed, kernel::MMAPABLE, parse};
+use flow::{LinkLayer, Packet, Parsed, parse};
 
 use crate::{frame::XdpFrame, program};
 
@@ -25,16 +26,18 @@ use crate::{frame::XdpFrame, program};
 pub(crate) static FLOWS: Global<u32> = Global::new(1);
 
 /// State of the number generator, and the flow that the next packet belongs to.
-#[repr(C)]
-#[derive(Clone, Copy)]
 struct Next {
     state: u64,
     flow: u64,
 }
 
-/// One entry: a test run uses one CPU.
-#[map]
-static NEXT: Array<Next> = Array::with_max_entries(1, MMAPABLE);
+/// Writable data of the program, which needs no lookup; a test run uses one CPU.
+struct Shared(UnsafeCell<Next>);
+
+// SAFETY: a test run uses one CPU, and user space does not touch it.
+unsafe impl Sync for Shared {}
+
+static NEXT: Shared = Shared(UnsafeCell::new(Next { state: 0, flow: 0 }));
 
 /// A linear congruential generator of full period (Knuth, MMIX).
 const FACTOR: u64 = 6_364_136_223_846_793_005;
@@ -46,9 +49,8 @@ const SPREAD: u32 = 0x9e37_79b1;
 /// The number of the flow that this packet belongs to: drawn evenly from [`FLOWS`], or one more than the last.
 #[inline(always)]
 fn next() -> u32 {
-    let Some(next) = NEXT.get_ptr_mut(0) else { return 0 };
-    // SAFETY: the verifier proved the pointer non-null and inside the map; one CPU alone runs this.
-    let next = unsafe { &mut *next };
+    // SAFETY: one CPU alone runs this, one packet after the other.
+    let next = unsafe { &mut *NEXT.0.get() };
     let flow = next.flow;
     let flows = FLOWS.load();
     if flows == 0 {

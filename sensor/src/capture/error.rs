@@ -144,6 +144,15 @@ pub enum CaptureError {
         #[source]
         source: Box<ProgramError>,
     },
+    /// Run as root; where the kernel hides translated programs, there is nothing to count.
+    #[error("cannot read how the kernel translated program `{program}`")]
+    Translated {
+        /// The program within the object.
+        program: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
     /// Asking the kernel about its interfaces failed.
     #[error("cannot ask the kernel about its network interfaces")]
     Interfaces(#[source] io::Error),

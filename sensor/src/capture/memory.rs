@@ -9,14 +9,14 @@
 
 use std::ffi::c_void;
 use std::io;
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::AsFd as _;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::Ebpf;
 use aya::maps::{Map, MapData};
-use flow::kernel::{CoarseSlot, Control, Cpu, Set};
+use flow::kernel::{CoarseSlot, Cpu, Set};
 use flow::{Outer, Slot};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
@@ -32,9 +32,7 @@ pub(super) unsafe trait Shared: Copy + 'static {}
 
 // SAFETY: `repr(C)`, two integers.
 unsafe impl Shared for Outer {}
-// SAFETY: `repr(C)`, integers, padding spelt out; its size is asserted beside it.
-unsafe impl Shared for Control {}
-// SAFETY: `repr(C)`, integers; its 360 bytes are followed only by what the alignment adds.
+// SAFETY: `repr(C)`, integers; its fields are followed only by what the alignment adds.
 unsafe impl Shared for Cpu {}
 // SAFETY: `repr(C)`, an array of slots, which are integers only.
 unsafe impl Shared for Set {}
@@ -142,14 +140,15 @@ impl<T: Shared> Table<T> {
     }
 }
 
-impl Table<Control> {
-    /// From now on the programs write the epoch of this generation.
-    pub(super) fn publish(&self, generation: u32) {
-        let control = self.entry(0);
-        // SAFETY: `generation` is the first field of a `repr(C)` struct that starts on a cache line, so the
-        // pointer is aligned; the programs only read it.
-        let word = unsafe { AtomicU32::from_ptr(control.cast::<u32>().as_ptr()) };
-        word.store(generation, Ordering::Release);
+impl Table<Cpu> {
+    /// From now on the programs of this CPU write the epoch that the word stands for.
+    pub(super) fn publish(&self, index: usize, epoch: u64) {
+        const { assert!(offset_of!(Cpu, epoch) == 0) };
+        let row = self.entry(index);
+        // SAFETY: the epoch is the first field of a `repr(C)` struct that starts on a cache line, so the pointer is
+        // aligned; the programs only read it.
+        let word = unsafe { AtomicU64::from_ptr(row.cast::<u64>().as_ptr()) };
+        word.store(epoch, Ordering::Release);
     }
 }
 

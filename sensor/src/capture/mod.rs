@@ -11,6 +11,7 @@ mod interface;
 mod memory;
 mod object;
 mod test_run;
+mod translated;
 mod watch;
 
 use std::fmt;
@@ -26,7 +27,8 @@ pub use epochs::{DrainTotals, Folded, KernelCounters, LogFill, TableSizes};
 pub use error::CaptureError;
 pub use interface::NicStatistics;
 pub use object::ObjectError;
-pub use test_run::{FRAME_BYTES_MAX, FRAME_BYTES_MIN, KernelTestRun};
+pub use test_run::{FRAME_BYTES_MAX, FRAME_BYTES_MIN, Feeder, KernelTestRun};
+pub use translated::Calls;
 pub use watch::PortStates;
 
 use epochs::Epochs;

@@ -1,9 +1,12 @@
 //! The XDP program without any interface: single frames go in through `BPF_PROG_TEST_RUN`, and the same tables,
 //! epochs and counters come out as on the wire. For tests and for measuring.
 
+use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use aya_obj::programs::XdpAttachType;
 use flow::Observation;
 
 use super::epochs::{DrainTotals, Epochs, KernelCounters, LogFill, TableSizes};
+use super::translated::{self, Calls};
 use super::{CaptureError, object};
 
 /// Shortest frame that the kernel takes: an Ethernet header.
@@ -42,6 +45,48 @@ impl KernelTestRun {
             epochs.program(program)?;
         }
         Ok(Self { epochs })
+    }
+
+    /// Loads another object that has the product's tables, for comparison, after setting `constants` of its own and
+    /// the numbers of `entries` of its own tables. It is not checked as the product is, and its programs are loaded
+    /// when they are asked for.
+    ///
+    /// # Errors
+    ///
+    /// As [`KernelTestRun::load`].
+    pub fn load_object(
+        object: &[u8],
+        constants: &[(&str, u32)],
+        entries: &[(&str, u32)],
+        sizes: TableSizes,
+    ) -> Result<Self, CaptureError> {
+        Ok(Self { epochs: Epochs::load_object(object, [constants, entries], sizes)? })
+    }
+
+    /// A handle that gives frames to one program while another thread drains.
+    ///
+    /// # Errors
+    ///
+    /// When the object has no such program, or the kernel does not take it.
+    pub fn feeder(&mut self, program: &'static str) -> Result<Feeder, CaptureError> {
+        let failed = |source| CaptureError::Program { program, source: Box::new(source) };
+        let loaded = self.epochs.program(program)?;
+        let info = loaded.info().map_err(failed)?;
+        let handle = Xdp::from_program_info(info, program.into(), XdpAttachType::Interface)
+            .map_err(failed)?;
+        Ok(Feeder { handle, program })
+    }
+
+    /// The calls that are left in a program after the kernel has translated it. Where the kernel put the callee's
+    /// instructions in the call's place, there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`CaptureError::Translated`] when the kernel does not show it; otherwise as [`KernelTestRun::feeder`].
+    pub fn calls(&mut self, program: &'static str) -> Result<Calls, CaptureError> {
+        let failed = |source| CaptureError::Program { program, source: Box::new(source) };
+        let file = self.epochs.program(program)?.fd().map_err(failed)?;
+        translated::calls(file).map_err(|source| CaptureError::Translated { program, source })
     }
 
     /// Gives the program the same frame `repeat` times, on the CPU this thread runs on; gives nanoseconds a
@@ -96,5 +141,28 @@ impl KernelTestRun {
     #[must_use]
     pub fn object_sha256(&self) -> [u8; 32] {
         object::sha256()
+    }
+}
+
+/// One program, to which frames can be given while the tables are drained elsewhere.
+pub struct Feeder {
+    handle: Xdp,
+    program: &'static str,
+}
+
+impl Feeder {
+    /// As [`KernelTestRun::feed`], with this handle's program.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn feed(&self, frame: &[u8], repeat: u32) -> Result<u64, CaptureError> {
+        let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() };
+        let ran = self.handle.test_run(options).map_err(|source| CaptureError::TestRun {
+            program: self.program,
+            bytes: frame.len(),
+            source: Box::new(source),
+        })?;
+        Ok(u64::try_from(ran.duration.as_nanos()).unwrap_or(u64::MAX))
     }
 }

@@ -10,7 +10,8 @@ use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::util::{KernelVersion, nr_cpus, online_cpus};
 use aya::{Ebpf, EbpfLoader};
 use flow::kernel::{
-    COARSE_SLOTS, CoarseSlot, Control, Cpu, DOMAIN_UNKNOWN, NO_REGION, OUTERS, Set, not_ip_name,
+    COARSE_SLOTS, CoarseSlot, Cpu, DOMAIN_UNKNOWN, NO_REGION, OUTERS, Set, block, epoch_word,
+    not_ip_name,
 };
 use flow::{FRAGMENTS, Observation, Outer, Slot, TcpSeen};
 use rustix::thread::{MembarrierCommand, MembarrierQuery, membarrier, membarrier_query};
@@ -41,13 +42,13 @@ pub struct TableSizes {
 }
 
 impl Default for TableSizes {
-    /// 16 Ki slots, which a CPU's second-level cache holds, and a log of four times as many: 10 MiB a CPU.
+    /// 8 Ki slots, both halves of which a CPU's second-level cache holds, and a log that takes a flood of new flows
+    /// while an epoch ends (`docs/adr/0003-the-new-flow-path.md`): 33 MiB a CPU.
     ///
-    /// The log takes every new flow that a full cache puts out. At 1.5 million new flows a second on one CPU it
-    /// is full after 44 ms; it must last for a grace period (8 to 16 ms), the scan of the other half (about
-    /// 3 ms) and the time between two looks (11 ms at most). See `docs/metrics.md`.
+    /// At 1.5 million new flows a second on one CPU the log is full after 170 ms; it must last for a grace period
+    /// (8 to 16 ms), the scan of the other half and the time between two looks. See `docs/metrics.md`.
     fn default() -> Self {
-        Self { sets: 8192, log_slots: 65_536 }
+        Self { sets: 4096, log_slots: 262_144 }
     }
 }
 
@@ -79,7 +80,6 @@ pub(super) struct Epochs {
     ebpf: Ebpf,
     sizes: TableSizes,
     regions: u32,
-    control: Table<Control>,
     cpus: Table<Cpu>,
     sets: Table<Set>,
     log: Table<Slot>,
@@ -106,9 +106,19 @@ struct Stray {
 impl Epochs {
     /// Loads the object, sizes and maps its tables, and reads the clock. Nothing is attached.
     pub(super) fn load(sizes: TableSizes) -> Result<Self, CaptureError> {
+        object::check(object::OBJECT)?;
+        Self::load_object(object::OBJECT, [&[], &[]], sizes)
+    }
+
+    /// Loads any object with these tables, unchecked, after setting constants of its own and the sizes of tables of
+    /// its own.
+    pub(super) fn load_object(
+        object: &[u8],
+        own: [&[(&str, u32)]; 2],
+        sizes: TableSizes,
+    ) -> Result<Self, CaptureError> {
         let sizes = sizes.check()?;
         check_kernel()?;
-        object::check(object::OBJECT)?;
         let to_io = |(path, error): (&'static str, std::io::Error)| {
             CaptureError::Cpus(std::io::Error::new(error.kind(), format!("{path}: {error}")))
         };
@@ -117,17 +127,21 @@ impl Epochs {
         let rows = online.iter().map(|cpu| *cpu as usize + 1).max().unwrap_or(1).max(possible);
         let regions = bounded_u32("the number of online CPUs", online.len())?;
         let rows = bounded_u32("the number of CPUs", rows)?;
-        let mut ebpf = load_object(sizes, rows, regions)?;
+        let mut ebpf = load_object(object, own, sizes, rows, regions)?;
         let mut cpus: Table<Cpu> = Table::take(&mut ebpf, "CPUS")?;
-        for row in 0..cpus.len() {
-            cpus.set(row, Cpu { region: NO_REGION, ..Cpu::default() });
-        }
-        for (region, cpu) in (0..regions).zip(&online) {
-            cpus.set(*cpu as usize, Cpu { region, ..Cpu::default() });
-        }
-        let control: Table<Control> = Table::take(&mut ebpf, "CONTROL")?;
         let generation = 1;
-        control.publish(generation);
+        let row = |region| Cpu {
+            epoch: epoch_word(generation, region, sizes.sets),
+            region,
+            sets: sizes.sets,
+            ..Cpu::default()
+        };
+        for number in 0..cpus.len() {
+            cpus.set(number, row(NO_REGION));
+        }
+        for (region, number) in (0..regions).zip(&online) {
+            cpus.set(*number as usize, row(region));
+        }
         load_program(&mut ebpf, CLOCK)?;
         let ticks = Ticks::calibrate(|| run(&ebpf, CLOCK, &CLOCK_FRAME, 1).map(|ran| ran.verdict))?;
         Ok(Self {
@@ -142,7 +156,6 @@ impl Epochs {
             ebpf,
             sizes,
             regions,
-            control,
             cpus,
             generation,
             ticks,
@@ -191,7 +204,10 @@ impl Epochs {
         let old = self.generation;
         // Wrapping is harmless: 2^32 is even, so the halves keep alternating.
         self.generation = old.wrapping_add(1);
-        self.control.publish(self.generation);
+        for row in 0..self.cpus.len() {
+            let region = self.cpus.snapshot(row).region;
+            self.cpus.publish(row, epoch_word(self.generation, region, self.sizes.sets));
+        }
         let flipped = Instant::now();
         membarrier(MembarrierCommand::Global)
             .map_err(|error| CaptureError::Barrier(error.into()))?;
@@ -213,7 +229,7 @@ impl Epochs {
                 drain.stray(&cpu, before);
                 continue;
             }
-            let block = (region << 1 | (old & 1)) as usize;
+            let block = block(old, region) as usize;
             let log_slots = self.sizes.log_slots as usize;
             let logged = cursor_of(cpu.log_cursor[(old & 1) as usize], old, self.sizes.log_slots);
             for slot in self.log.quiet(block * log_slots, logged as usize) {
@@ -434,14 +450,19 @@ fn bounded_u32(what: &'static str, value: usize) -> Result<u32, CaptureError> {
     }
 }
 
-fn load_object(sizes: TableSizes, rows: u32, regions: u32) -> Result<Ebpf, CaptureError> {
+fn load_object(
+    object: &[u8],
+    own: [&[(&str, u32)]; 2],
+    sizes: TableSizes,
+    rows: u32,
+    regions: u32,
+) -> Result<Ebpf, CaptureError> {
     let halves = regions * 2;
-    let seed = u64::from_le_bytes(random());
+    let factors = hash_factors();
     let mut loader = EbpfLoader::new();
     loader
-        .override_global("SETS_PER_EPOCH", &sizes.sets, true)
         .override_global("LOG_SLOTS", &sizes.log_slots, true)
-        .override_global("HASH_SEED", &seed, true)
+        .override_global("HASH_FACTORS", &factors, true)
         .map_max_entries("CPUS", rows)
         .map_max_entries("SETS", halves * sizes.sets)
         .map_max_entries("LOG", halves * sizes.log_slots)
@@ -449,7 +470,14 @@ fn load_object(sizes: TableSizes, rows: u32, regions: u32) -> Result<Ebpf, Captu
         .map_max_entries("OUTER_IDENTITIES", regions * OUTERS)
         .map_max_entries("FIRST_FRAGMENTS", regions * FRAGMENTS)
         .map_max_entries("WALKS", rows);
-    loader.load(object::OBJECT).map_err(|error| match error {
+    let [constants, tables] = own;
+    for (name, value) in constants {
+        loader.override_global(name, value, true);
+    }
+    for (name, entries) in tables {
+        loader.map_max_entries(name, *entries);
+    }
+    loader.load(object).map_err(|error| match error {
         aya::EbpfError::MapError(aya::maps::MapError::CreateError { io_error, .. })
             if io_error.kind() == std::io::ErrorKind::PermissionDenied =>
         {
@@ -459,11 +487,13 @@ fn load_object(sizes: TableSizes, rows: u32, regions: u32) -> Result<Ebpf, Captu
     })
 }
 
-/// So that nobody outside can choose addresses that share a set. The standard library draws the keys of its hash
-/// tables from the system's random source; one of them hashed is as good as any other way to it.
-fn random() -> [u8; 8] {
+/// Secret, so that nobody outside can choose addresses that share a set. The standard library draws the keys of its
+/// hash tables from the system's random source; numbers hashed with one of them are as good as any other way to it.
+/// Odd, so that no bit of a key is lost.
+fn hash_factors() -> [u64; 5] {
     use std::hash::{BuildHasher as _, RandomState};
-    RandomState::new().hash_one(0_u64).to_le_bytes()
+    let random = RandomState::new();
+    std::array::from_fn(|index| random.hash_one(index) | 1)
 }
 
 fn load_program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, CaptureError> {

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::mem::offset_of;
 
-use flow::kernel::{CoarseSlot, Control, Cpu, Set};
+use flow::kernel::{CoarseSlot, Cpu, Set};
 use flow::{Address, FlowKey, FragmentSlot, Outer, Slot, Walk};
 
 use super::ObjectError;
@@ -88,10 +88,10 @@ kept!(Slot {
     length_min: u16,
     length_max: u16,
 });
-kept!(Control { generation: u32, padding: [u32; 15] });
 kept!(Cpu {
+    epoch: u64,
     region: u32,
-    padding: u32,
+    sets: u32,
     frames_seen: u64,
     packets_ip: u64,
     packets_folded: u64,

@@ -4,7 +4,7 @@
 //! The definitions are read from where the loader reads them: the variables of section `.maps` in the object's
 //! types.
 
-use flow::kernel::{CoarseSlot, Control, Cpu, MMAPABLE, Set};
+use flow::kernel::{CoarseSlot, Cpu, MMAPABLE, Set};
 use flow::{FragmentSlot, Outer, Slot, Walk};
 
 use super::ObjectError;
@@ -18,8 +18,7 @@ pub(super) const SECTION: &str = ".maps";
 const ARRAY: usize = 2;
 
 /// Every table, with what its entries are made of: integers only, and of packet bytes no more than two addresses.
-pub(super) const TABLES: [(&str, Shape); 8] = [
-    ("CONTROL", Control::SHAPE),
+pub(super) const TABLES: [(&str, Shape); 7] = [
     ("CPUS", Cpu::SHAPE),
     ("SETS", Set::SHAPE),
     ("LOG", Slot::SHAPE),
