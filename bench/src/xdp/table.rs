@@ -88,7 +88,10 @@ pub(super) fn text(
             ),
         );
     }
-    line(&mut text, format_args!("\nPlaces where a helper call is left in the translated programs:"));
+    line(
+        &mut text,
+        format_args!("\nPlaces where a helper call is left in the translated programs:"),
+    );
     for (program, Calls { helpers, local }) in calls {
         let mut names: Vec<_> = helpers.iter().map(String::as_str).collect();
         names.sort_unstable();
