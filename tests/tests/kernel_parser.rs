@@ -10,10 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use flow::kernel::{not_ip_index, not_ip_name};
-use flow::{
-    FlowKey, LinkLayer, Malformed, Observation, Outer, TcpSeen, Walk, Walked, parse_common,
-    parse_plain,
-};
+use flow::{FlowKey, LinkLayer, Malformed, Observation, Outer, TcpSeen, Walk, Walked, parse_plain};
 use sensor::{
     CaptureError, CaptureFile, CapturedFrame, FRAME_BYTES_MAX, FRAME_BYTES_MIN, FrameObserver,
     KernelCounters, KernelTestRun, LinkType, TableSizes,

@@ -236,7 +236,7 @@ fn read(kernel: &mut KernelTestRun, epoch: Duration, stop: &Receiver<()>) -> Res
             return Ok(found);
         }
         let now = Instant::now();
-        if now >= due || kernel.log_fill_permille() >= FILL_PERMILLE_MAX {
+        if now >= due || kernel.log_fill().permille() >= FILL_PERMILLE_MAX {
             drain(kernel, &mut found)?;
             due = (due.min(now) + epoch).max(Instant::now());
         }
