@@ -9,15 +9,13 @@
     reason = "a loader finds constants by their symbol names; the state is one CPU's own"
 )]
 
-use core::cell::UnsafeCell;
-
 use aya_ebpf::{
     Global,
     bindings::xdp_action::{XDP_DROP, XDP_PASS},
     macros::xdp,
     programs::XdpContext,
 };
-use flow::{LinkLayer, Packet, Parsed, parse};
+use flow::{Packet, parse_plain};
 
 use crate::{frame::XdpFrame, program};
 
@@ -25,19 +23,11 @@ use crate::{frame::XdpFrame, program};
 #[unsafe(no_mangle)]
 pub(crate) static FLOWS: Global<u32> = Global::new(1);
 
-/// State of the number generator, and the flow that the next packet belongs to.
-struct Next {
-    state: u64,
-    flow: u64,
-}
-
-/// Writable data of the program, which needs no lookup; a test run uses one CPU.
-struct Shared(UnsafeCell<Next>);
-
-// SAFETY: a test run uses one CPU, and user space does not touch it.
-unsafe impl Sync for Shared {}
-
-static NEXT: Shared = Shared(UnsafeCell::new(Next { state: 0, flow: 0 }));
+/// State of the number generator. Writable data of the program, which needs no lookup; a plain integer, because the
+/// kernel refuses the types of an object that has cells in its data.
+static mut STATE: u64 = 0;
+/// The flow that the next packet belongs to.
+static mut FLOW: u64 = 0;
 
 /// A linear congruential generator of full period (Knuth, MMIX).
 const FACTOR: u64 = 6_364_136_223_846_793_005;
@@ -49,16 +39,20 @@ const SPREAD: u32 = 0x9e37_79b1;
 /// The number of the flow that this packet belongs to: drawn evenly from [`FLOWS`], or one more than the last.
 #[inline(always)]
 fn next() -> u32 {
-    // SAFETY: one CPU alone runs this, one packet after the other.
-    let next = unsafe { &mut *NEXT.0.get() };
-    let flow = next.flow;
+    // SAFETY: a test run uses one CPU, which runs one packet after the other, and user space does not touch it.
+    let flow = unsafe { FLOW };
     let flows = FLOWS.load();
-    if flows == 0 {
-        next.flow = flow + 1;
+    let following = if flows == 0 {
+        flow + 1
     } else {
-        next.state = next.state.wrapping_mul(FACTOR).wrapping_add(SUMMAND);
-        next.flow = (next.state >> 32) * flows as u64 >> 32;
-    }
+        // SAFETY: as above.
+        let state = unsafe { STATE }.wrapping_mul(FACTOR).wrapping_add(SUMMAND);
+        // SAFETY: as above.
+        unsafe { STATE = state };
+        (state >> 32) * flows as u64 >> 32
+    };
+    // SAFETY: as above.
+    unsafe { FLOW = following };
     flow as u32
 }
 
@@ -84,20 +78,19 @@ pub(crate) fn flows_only(_context: XdpContext) -> u32 {
     if next() == u32::MAX { XDP_PASS } else { XDP_DROP }
 }
 
-/// Parses, and only drops.
+/// Parses a frame of one of the common shapes, and only drops.
 #[xdp]
 pub(crate) fn parse_drop(context: XdpContext) -> u32 {
     /// No frame of a measurement adds up to this; the verdict hangs on everything that was parsed.
     const UNLIKELY: u64 = 0x5ca1_ab1e_0ddb_a115;
-    let sum = match parse(&XdpFrame::new(&context), LinkLayer::Ethernet) {
-        Parsed::Ip(packet) => {
+    let sum = match parse_plain(&XdpFrame::new(&context)) {
+        Some(packet) => {
             let key = packet.key;
             let words = key.source.high ^ key.source.low ^ key.destination.high;
             let flags_ttl = (packet.tcp_flags as u64) << 8 | packet.ttl as u64;
             words ^ key.destination.low ^ key.tail ^ flags_ttl
         }
-        Parsed::NotIp(ethertype) => ethertype as u64,
-        Parsed::Malformed(reason) => reason as u64,
+        None => 0,
     };
     if sum == UNLIKELY { XDP_PASS } else { XDP_DROP }
 }

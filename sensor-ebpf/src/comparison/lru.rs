@@ -13,7 +13,7 @@ use aya_ebpf::{
     maps::LruPerCpuHashMap,
     programs::XdpContext,
 };
-use flow::{FlowKey, LinkLayer, Parsed, parse};
+use flow::{FlowKey, parse_plain};
 
 use crate::{flows::choose, frame::XdpFrame};
 
@@ -36,7 +36,7 @@ static LRU: LruPerCpuHashMap<FlowKey, Totals> = LruPerCpuHashMap::with_max_entri
 #[xdp]
 pub(crate) fn lru_drop(context: XdpContext) -> u32 {
     let frame = XdpFrame::new(&context);
-    if let Parsed::Ip(mut packet) = parse(&frame, LinkLayer::Ethernet) {
+    if let Some(mut packet) = parse_plain(&frame) {
         choose(&mut packet);
         // SAFETY: takes no argument and reads the kernel's clock.
         let now_ns = unsafe { bpf_ktime_get_coarse_ns() };

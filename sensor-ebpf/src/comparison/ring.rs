@@ -12,7 +12,7 @@ use aya_ebpf::{
     maps::RingBuf,
     programs::XdpContext,
 };
-use flow::{FlowKey, LinkLayer, Parsed, parse};
+use flow::{FlowKey, parse_plain};
 
 use crate::{flows::choose, frame::XdpFrame};
 
@@ -33,7 +33,7 @@ static RING: RingBuf = RingBuf::with_byte_size(32 << 20, 0);
 #[xdp]
 pub(crate) fn ring_drop(context: XdpContext) -> u32 {
     let frame = XdpFrame::new(&context);
-    if let Parsed::Ip(mut packet) = parse(&frame, LinkLayer::Ethernet) {
+    if let Some(mut packet) = parse_plain(&frame) {
         choose(&mut packet);
         // SAFETY: takes no argument and reads the kernel's clock.
         let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
