@@ -1,5 +1,6 @@
-//! Takes the command line; gives an exit code: 0 when all went well, 1 when something failed on the
-//! way, 2 when the command or the configuration cannot be used.
+//! Takes the command line; gives an exit code: 0 when nothing was lost and nothing fails any more, 1
+//! when something was lost or fails to the end, 2 when the command or the configuration cannot be
+//! used.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -18,8 +19,8 @@ use tracing_subscriber::EnvFilter;
 /// Turns frames from a mirror port or a capture file into flow records. Never keeps, writes or
 /// sends payload.
 ///
-/// Exit code: 0 when all went well, 1 when something failed on the way, 2 when the command or the
-/// configuration cannot be used.
+/// Exit code: 0 when nothing was lost and nothing fails any more, 1 when something was lost or fails to
+/// the end, 2 when the command or the configuration cannot be used.
 #[derive(Parser)]
 #[command(name = "spanwatch-sensor", version, arg_required_else_help = true)]
 struct Cli {
