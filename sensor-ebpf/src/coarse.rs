@@ -1,5 +1,6 @@
-//! Takes a packet that found room in neither cache nor log; gives exact totals by the source's prefix,
-//! destination, destination port, protocol and domain. What finds no place even here is added to the region's rest, which always has room.
+//! Takes a packet that found room in neither cache nor log; gives exact totals by the source's prefix, destination,
+//! destination port, protocol and domain. What finds no place even here is added to the region's rest, which always
+//! has room.
 #![expect(
     unsafe_code,
     reason = "map memory is reached through pointers; the verifier proves each access"

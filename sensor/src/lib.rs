@@ -15,6 +15,7 @@ mod pipeline;
 mod replay;
 mod sink;
 mod summary;
+mod traits;
 
 pub use aggregate::{Aggregator, AggregatorSettings, AggregatorTotals, ApartBy};
 pub use balance::{Balance, BalanceError, Equation, Term};
@@ -39,3 +40,4 @@ pub use sink::{
     JsonSink, NullSink, Outputs, SealingSettings, Sink, SinkError, SinkTotals, UplinkSink,
 };
 pub use summary::{FileSummary, SUMMARY_NAME, Summary, frames_text};
+pub use traits::{FRAGMENT_NAMES, PacketTraits};

@@ -6,14 +6,15 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use flow::kernel::{not_ip_index, not_ip_name};
-use flow::{Books, Malformed};
+use flow::kernel::{carrier_name, not_ip_index, not_ip_name};
+use flow::{Books, Malformed, Notes};
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::aggregate::AggregatorTotals;
 use crate::pipeline::{FoldingTotals, PortCounts};
 use crate::replay::FrameCounts;
+use crate::traits::{FRAGMENT_NAMES, PacketTraits};
 
 /// Name of the file in the state folder that a running sensor keeps its summary in.
 pub const SUMMARY_NAME: &str = "summary.json";
@@ -80,6 +81,14 @@ pub struct Summary {
     pub not_ip: BTreeMap<&'static str, u64>,
     /// Malformed frames by reason.
     pub malformed: BTreeMap<&'static str, u64>,
+    /// IP packets shorter than their header says.
+    pub packets_cut: u64,
+    /// IP packets by what carried them; kinds that were not seen are left out.
+    pub carried: BTreeMap<&'static str, u64>,
+    /// IP packets by what else is to be told of them.
+    pub noted: BTreeMap<&'static str, u64>,
+    /// Fragments: first ones, later ones that got the ports of their first one, later ones without.
+    pub fragments: BTreeMap<&'static str, u64>,
     /// Packets in the records that were given out, folded ones included.
     pub packets_in_records: u64,
     /// Packets of flows and folded totals that are not reported yet.
@@ -96,6 +105,8 @@ pub struct Summary {
     pub epochs: u64,
     /// Those of them that came before their time because a log filled.
     pub epochs_early: u64,
+    /// How long the drain has waited for the aggregator to take what it gave, milliseconds.
+    pub drain_waited_ms: Option<u64>,
     /// How long the latest epoch lasted, milliseconds.
     pub epoch_ms: Option<u64>,
     /// How long the kernel took to end it, microseconds.
@@ -233,6 +244,17 @@ impl Summary {
         for (ethertype, count) in not_ip {
             *self.not_ip.entry(not_ip_name(not_ip_index(*ethertype))).or_default() += count;
         }
+    }
+
+    /// Takes over what is counted of IP packets beside their flows.
+    pub fn handle_traits(&mut self, traits: &PacketTraits) {
+        self.packets_cut = traits.cut;
+        self.carried.clear();
+        for (index, count) in traits.carried.iter().enumerate().filter(|(_, count)| **count > 0) {
+            *self.carried.entry(carrier_name(index)).or_default() += count;
+        }
+        self.noted = Notes::NAMES.into_iter().zip(traits.noted).collect();
+        self.fragments = FRAGMENT_NAMES.into_iter().zip(traits.fragments).collect();
     }
 
     /// Takes over the reasons for malformed frames, by their numbers.
@@ -435,12 +457,31 @@ pub fn frames_text(counts: &FrameCounts) -> String {
         let rest: u64 = not_ip[NOT_IP_LINES_MAX..].iter().map(|(_, count)| count).sum();
         line(&mut text, "not IP", &format!("{} of other kinds", grouped(rest)));
     }
+    traits_text(&counts.traits, &mut text);
     for (reason, count) in Malformed::ALL.iter().zip(counts.malformed) {
         if count > 0 {
             line(&mut text, "malformed", &format!("{} {}", grouped(count), reason.name()));
         }
     }
     text
+}
+
+fn traits_text(traits: &PacketTraits, text: &mut String) {
+    let mut told = |what: &str, count: u64, rest: &str| {
+        if count > 0 {
+            line(text, what, &format!("{} {rest}", grouped(count)));
+        }
+    };
+    for (index, count) in traits.carried.iter().enumerate() {
+        told("carried", *count, &format!("packets in {}", carrier_name(index)));
+    }
+    told("cut", traits.cut, "packets are shorter than their header says");
+    for (name, count) in Notes::NAMES.into_iter().zip(traits.noted) {
+        told("noted", count, &format!("packets {name}"));
+    }
+    for (name, count) in FRAGMENT_NAMES.into_iter().zip(traits.fragments) {
+        told("fragments", count, name);
+    }
 }
 
 /// Kinds of frames without IP that are told one by one.

@@ -52,3 +52,41 @@ fn what_fails_is_exit_code_1_and_says_its_cause_once() {
     assert_eq!(code, Some(1));
     assert_eq!(error.matches("(os error").count(), 1, "{error}");
 }
+
+#[test]
+fn balance_says_by_its_exit_code_whether_the_books_close() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("summary.json");
+    let write = |in_flows: u64| {
+        let text = format!(
+            r#"{{"command": "replay", "files": [{{"path": "x.pcap"}}], "finished": true,
+            "updated_time": "2026-11-21T15:00:00.000Z", "frames_seen": 9, "packets_ip": 9,
+            "packets_not_ip": 0, "packets_malformed": 0, "not_ip": {{}}, "malformed": {{}},
+            "packets_in_flows": {in_flows}, "packets_folded": 0, "packets_in_records": 9}}"#
+        );
+        fs::write(&file, text).expect("the folder takes a file");
+    };
+    let path = file.display().to_string();
+    write(9);
+    let (code, out, _) = sensor(&["balance", &path]);
+    assert_eq!(code, Some(0), "{out}");
+    assert!(out.contains("packets   9 IP = 9 in flows + 0 folded\n"), "{out}");
+    write(8);
+    let (code, out, _) = sensor(&["balance", &path]);
+    assert_eq!(code, Some(1), "{out}");
+    assert!(out.contains("packets   9 IP ≠ 8 in flows + 0 folded\n"), "{out}");
+    let (code, out, _) = sensor(&["balance", "--json", &path]);
+    assert_eq!(code, Some(1), "{out}");
+    assert!(out.contains("\"balanced\": false"), "{out}");
+    // Without a name it is the running sensor's, in the state folder.
+    let (code, out, _) = sensor(&["balance", "--state-dir", &folder.path().display().to_string()]);
+    assert_eq!(code, Some(1), "{out}");
+    let (code, _, error) = sensor(&["balance", "--state-dir", "/dev/null"]);
+    assert_eq!(code, Some(2));
+    let told = "error: cannot read the summary /dev/null/summary.json: Not a directory";
+    assert!(error.starts_with(told), "{error}");
+    fs::write(&file, "[]").expect("the folder takes a file");
+    let (code, _, error) = sensor(&["balance", &path]);
+    assert_eq!(code, Some(2));
+    assert!(error.contains("summary.json is no summary of a sensor"), "{error}");
+}

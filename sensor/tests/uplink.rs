@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sensor::{Config, Options, Outcome, OutputKind};
+use sensor::{Balance, Config, Options, Outcome, OutputKind};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -116,7 +116,16 @@ fn replay(state_dir: &Path, grace_ms: &str, file: PathBuf) -> Outcome {
     state_dir.clone_into(&mut config.uplink.state_dir);
     config.uplink.batch_records_max = "100".parse().expect("within the range");
     config.uplink.shutdown_grace_ms = grace_ms.parse().expect("within the range");
-    sensor::replay(&config, &Options::default(), &[file]).expect("a replay can begin")
+    let summary_file = file.with_extension("summary");
+    let options = Options { summary_file: Some(summary_file.clone()), ..Options::default() };
+    let outcome = sensor::replay(&config, &options, &[file]).expect("a replay can begin");
+    // Wherever the backend is, every record is somewhere.
+    let balance = Balance::read(&summary_file).expect("the summary was written");
+    assert!(balance.balanced, "{}", balance.to_text(jiff::Timestamp::now()));
+    let names: Vec<_> = balance.equations.iter().map(|equation| equation.name).collect();
+    assert_eq!(names, ["frames", "not IP", "malformed", "packets", "records", "batches", "uplink"]);
+    assert!(balance.equations.iter().all(|one| one.holds == Some(true)), "{balance:?}");
+    outcome
 }
 
 #[test]

@@ -56,6 +56,8 @@ fn table(id: u32) -> Result<TableImage> {
         48 => entries::<48>(map),
         56 => entries::<56>(map),
         64 => entries::<64>(map),
+        96 => entries::<96>(map),
+        112 => entries::<112>(map),
         128 => entries::<128>(map),
         192 => entries::<192>(map),
         256 => entries::<256>(map),

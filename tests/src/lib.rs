@@ -16,7 +16,7 @@ mod random;
 mod station;
 mod veth;
 
-pub use captures::{capture_folder, skip};
+pub use captures::{capture_files, capture_folder, ethernet_frames, skip};
 pub use cpu::{allowed_cpus, stay_on_cpu, stay_on_one_cpu};
 pub use enrolment::enrol_alone;
 pub use generator::{Generator, udp_frame};

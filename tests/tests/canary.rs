@@ -185,6 +185,7 @@ fn no_byte_of_payload_is_anywhere() -> Result<()> {
     let (records, summary) = (sensor.path("records.json"), sensor.path("summary.json"));
     let (log, state) = (sensor.path("sensor.log"), sensor.path("state"));
     sensor.process.terminate(PATIENCE)?;
+    let told = fs::read_to_string(&log)? + &fs::read_to_string(&summary)?;
     let records_text = fs::read_to_string(&records)?;
     let mut batches = 0;
     let mut batch_records = 0;
@@ -217,6 +218,10 @@ fn no_byte_of_payload_is_anywhere() -> Result<()> {
         !in_tables || !records_text.contains(&format!("\"{}\"", one.source))
     });
     let unseen: Vec<&str> = unseen.map(|one| one.name).collect();
+    for one in &frames {
+        let address = one.source.to_string();
+        ensure!(!told.contains(&address), "{}: its address is in log or summary", one.name);
+    }
     assert_eq!(unseen, Vec::<&str>::new(), "the flow of each frame is in tables and records");
     Ok(())
 }

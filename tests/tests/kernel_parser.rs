@@ -105,10 +105,7 @@ impl UserSpace {
             not_ip: not_ip.iter().map(|(index, frames)| (not_ip_name(*index), *frames)).collect(),
             packets_malformed: counts.packets_malformed(),
             malformed: counts.malformed,
-            packets_cut: counts.packets_cut,
-            noted: counts.noted,
-            carried: counts.carried,
-            fragments: counts.fragments,
+            traits: counts.traits,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -118,6 +119,37 @@ fn the_scraped_numbers_alone_close_the_books() -> Result<()> {
     let (code, text) = sensor.balance()?;
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("stopped; written"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn frames_that_come_while_it_attaches_do_not_open_the_books() -> Result<()> {
+    let Some(pair) = VethPair::new(1)? else { return Ok(()) };
+    let started = AtomicBool::new(false);
+    let frame = udp(1);
+    let sensor = thread::scope(|scope| {
+        let sending = scope.spawn(|| {
+            let until_started =
+                std::iter::repeat_with(|| frame.as_slice()).take_while(|_| !started.load(Relaxed));
+            pair.send(0, until_started)
+        });
+        let sensor = LiveSensor::start(&pair, "");
+        started.store(true, Relaxed);
+        sending.join().unwrap_or_else(|_| bail!("the sender panicked"))?;
+        sensor
+    });
+    let mut sensor = sensor?;
+    sensor.wait_until("at rest", |sensor| {
+        sensor.summary().is_ok_and(|summary| {
+            let number = |key: &str| summary[key].as_u64();
+            number("nic_frames_seen") == number("frames_seen") && number("frames_seen") > Some(0)
+        })
+    })?;
+    let (code, text) = sensor.balance()?;
+    assert_eq!(code, Some(0), "{text}");
+    sensor.stop()?;
+    let (code, text) = sensor.balance()?;
+    assert_eq!(code, Some(0), "{text}");
     Ok(())
 }
 

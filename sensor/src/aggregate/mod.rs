@@ -340,9 +340,11 @@ impl Aggregator {
             let entry = &entries[other as usize];
             hash_of(hasher, &entry.key, entry.outer)
         });
-        let due_ms = last_seen_ms
-            .saturating_add(self.settings.idle_timeout_ms.min(self.settings.active_timeout_ms));
         let now_ms = self.now_ms.unwrap_or_default();
+        // Another observation of this epoch may put the part's beginning as far back as the epoch's.
+        let due_ms = last_seen_ms
+            .saturating_add(self.settings.idle_timeout_ms)
+            .min(now_ms.saturating_add(self.settings.active_timeout_ms));
         self.lists.wait(&mut self.entries, place, due_ms, now_ms);
         place
     }

@@ -138,7 +138,7 @@ impl Balance {
         };
         line(format!("{}, {}", self.source, self.state(now)));
         line(String::new());
-        line(format!("{:>14}", "difference"));
+        line(format!("{:>12}", "difference"));
         for equation in &self.equations {
             let sign = equation.sign();
             let difference = equation.difference.map_or_else(
@@ -158,7 +158,7 @@ impl Balance {
                 frames => format!(" (up to {} on their way)", grouped(frames)),
             };
             line(format!(
-                "{sign} {difference:>12}  {:<9} {} {sign} {}{in_flight}",
+                "{sign} {difference:>10}  {:<9} {} {sign} {}{in_flight}",
                 equation.name,
                 term(&equation.left),
                 right.join(" + ")
@@ -302,7 +302,7 @@ fn uplink(term: &dyn Fn(&'static str, &'static str) -> Term, summary: &Value) ->
     let begun = summary["records_sealed"].as_u64().zip(summary["records_recovered"].as_u64());
     let begun = Term {
         key: "records_sealed + records_recovered",
-        word: "sealed or found in the spool",
+        word: "to deliver",
         value: begun.map(|(sealed, recovered)| sealed + recovered),
     };
     let sealed = vec![
@@ -311,9 +311,9 @@ fn uplink(term: &dyn Fn(&'static str, &'static str) -> Term, summary: &Value) ->
         term("records_lost", "lost"),
     ];
     let delivered = vec![
-        term("records_acked", "acknowledged"),
-        term("records_acked_earlier", "acknowledged of earlier starts"),
-        term("records_waiting", "in the spool"),
+        term("records_acked", "acked"),
+        term("records_acked_earlier", "acked earlier"),
+        term("records_waiting", "waiting"),
         term("records_evicted", "evicted"),
         term("records_rejected", "rejected"),
     ];

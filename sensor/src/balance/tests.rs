@@ -37,15 +37,15 @@ fn a_running_sensor() {
     expect![[r"
         sensor 0.1.0 on span0, span1 (native mode), running; written 2026-11-21T15:00:00.000Z
 
-            difference
-        ≈          100  port      1,000,500 received ≈ 1,000,400 seen + 0 missed (up to 130 on their way)
-        =            0  frames    1,000,900 seen = 1,000,890 IP + 8 not IP + 2 malformed
-        =            0  not IP    8 not IP = 8 by kind
-        =            0  malformed 2 malformed = 2 by reason
-        =            0  packets   1,000,890 IP = 900,000 in flows + 100,000 folded + 890 in the kernel's tables
-        =            0  records   1,000,000 in flows or folded = 600,000 in records + 400,000 not reported yet
-        =            0  batches   5,000 records out = 4,900 sealed + 100 waiting to be sealed + 0 lost
-        =            0  uplink    4,950 sealed or found in the spool = 4,000 acknowledged + 50 acknowledged of earlier starts + 900 in the spool + 0 evicted + 0 rejected
+          difference
+        ≈        100  port      1,000,500 received ≈ 1,000,400 seen + 0 missed (up to 130 on their way)
+        =          0  frames    1,000,900 seen = 1,000,890 IP + 8 not IP + 2 malformed
+        =          0  not IP    8 not IP = 8 by kind
+        =          0  malformed 2 malformed = 2 by reason
+        =          0  packets   1,000,890 IP = 900,000 in flows + 100,000 folded + 890 in the kernel's tables
+        =          0  records   1,000,000 in flows or folded = 600,000 in records + 400,000 not reported yet
+        =          0  batches   5,000 records out = 4,900 sealed + 100 waiting to be sealed + 0 lost
+        =          0  uplink    4,950 to deliver = 4,000 acked + 50 acked earlier + 900 waiting + 0 evicted + 0 rejected
 
         balanced: nothing has disappeared
     "]].assert_eq(&text(&running()));
@@ -60,15 +60,15 @@ fn what_does_not_add_up_and_what_is_not_known() {
     expect![[r"
         sensor 0.1.0 on span0, span1 (native mode), running; written 2026-11-21T15:00:00.000Z
 
-            difference
-        ?      unknown  port      unknown received ? 1,000,400 seen + 0 missed (up to 130 on their way)
-        ≠           -3  frames    1,000,900 seen ≠ 1,000,893 IP + 8 not IP + 2 malformed
-        =            0  not IP    8 not IP = 8 by kind
-        =            0  malformed 2 malformed = 2 by reason
-        ≠            3  packets   1,000,893 IP ≠ 900,000 in flows + 100,000 folded + 890 in the kernel's tables
-        =            0  records   1,000,000 in flows or folded = 600,000 in records + 400,000 not reported yet
-        =            0  batches   5,000 records out = 4,900 sealed + 100 waiting to be sealed + 0 lost
-        =            0  uplink    4,950 sealed or found in the spool = 4,000 acknowledged + 50 acknowledged of earlier starts + 900 in the spool + 0 evicted + 0 rejected
+          difference
+        ?    unknown  port      unknown received ? 1,000,400 seen + 0 missed (up to 130 on their way)
+        ≠         -3  frames    1,000,900 seen ≠ 1,000,893 IP + 8 not IP + 2 malformed
+        =          0  not IP    8 not IP = 8 by kind
+        =          0  malformed 2 malformed = 2 by reason
+        ≠          3  packets   1,000,893 IP ≠ 900,000 in flows + 100,000 folded + 890 in the kernel's tables
+        =          0  records   1,000,000 in flows or folded = 600,000 in records + 400,000 not reported yet
+        =          0  batches   5,000 records out = 4,900 sealed + 100 waiting to be sealed + 0 lost
+        =          0  uplink    4,950 to deliver = 4,000 acked + 50 acked earlier + 900 waiting + 0 evicted + 0 rejected
 
         NOT balanced: 2 lines do not add up; 1 line is not known
     "]].assert_eq(&text(&summary));

@@ -1,10 +1,11 @@
 //! Takes the summary; gives it in the text format of `OpenMetrics`. Each name is the summary's key with
 //! `spanwatch_` before it, and `_total` behind it where it only grows. What is not known is left out.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use flow::Malformed;
-use flow::kernel::{NOT_IP_KINDS, not_ip_name};
+use flow::kernel::{CARRIERS, NOT_IP_KINDS, carrier_name, not_ip_name};
+use flow::{Malformed, Notes};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, text};
 use prometheus_client::metrics::MetricType;
@@ -13,6 +14,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::summary::Summary;
+use crate::traits::FRAGMENT_NAMES;
 
 /// Of what [`render`] gives.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -59,6 +61,20 @@ impl Collector for Scrape {
             .collect();
         let help = "Frames that say they carry IP and are broken, by reason.";
         family(&mut encoder, "packets_malformed", help, "reason", &malformed)?;
+        // Two forms of one protocol share a name.
+        let carriers: BTreeSet<_> = (0..CARRIERS).map(carrier_name).collect();
+        let of =
+            |counts: &BTreeMap<&'static str, u64>, name| counts.get(name).copied().unwrap_or(0);
+        let carried: Vec<_> =
+            carriers.into_iter().map(|name| (name, of(&summary.carried, name))).collect();
+        let help = "IP packets by what carried them; one in several counts once for each.";
+        family(&mut encoder, "packets_carried", help, "by", &carried)?;
+        let noted = Notes::NAMES.map(|name| (name, of(&summary.noted, name)));
+        let help = "IP packets of which something else is to be told.";
+        family(&mut encoder, "packets_noted", help, "what", &noted)?;
+        let fragments = FRAGMENT_NAMES.map(|name| (name, of(&summary.fragments, name)));
+        let help = "Fragments, by what is known of their ports.";
+        family(&mut encoder, "fragments", help, "kind", &fragments)?;
         for (name, help, value) in gauges(summary) {
             let Some(value) = value else { continue };
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
@@ -127,6 +143,7 @@ fn counters(summary: &Summary) -> Vec<Metric> {
             "Times that an interface went down or away.",
             summary.interface_losses,
         ),
+        ("packets_cut", "IP packets shorter than their header says.", Some(summary.packets_cut)),
         ("frames_seen", "Frames the program was given.", Some(summary.frames_seen)),
         ("packets_ip", "Frames with a usable IP header.", Some(summary.packets_ip)),
         (
@@ -160,6 +177,11 @@ fn counters(summary: &Summary) -> Vec<Metric> {
             "epochs_early",
             "Drains that came before their time because a log filled.",
             Some(summary.epochs_early),
+        ),
+        (
+            "drain_waited_ms",
+            "How long the drain has waited for the aggregator to take what it gave.",
+            summary.drain_waited_ms,
         ),
         ("flows_opened", "Flows that began.", Some(summary.flows_opened)),
         (

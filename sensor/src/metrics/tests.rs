@@ -29,6 +29,7 @@ fn everything() -> Summary {
         interfaces_down: Some(0),
         interfaces_gone: Some(0),
         interface_losses: Some(0),
+        drain_waited_ms: Some(0),
         epoch_ms: Some(250),
         grace_us: Some(8_000),
         log_fill_permille: Some(3),
@@ -60,6 +61,7 @@ fn the_list_of_metrics() {
         counter spanwatch_nic_missed
         counter spanwatch_nic_frames_seen
         counter spanwatch_interface_losses
+        counter spanwatch_packets_cut
         counter spanwatch_frames_seen
         counter spanwatch_packets_ip
         counter spanwatch_packets_in_flows
@@ -70,6 +72,7 @@ fn the_list_of_metrics() {
         counter spanwatch_packets_in_records
         counter spanwatch_epochs
         counter spanwatch_epochs_early
+        counter spanwatch_drain_waited_ms
         counter spanwatch_flows_opened
         counter spanwatch_flows_evicted
         counter spanwatch_records_out
@@ -86,6 +89,9 @@ fn the_list_of_metrics() {
         counter spanwatch_batches_quarantined
         counter spanwatch_packets_not_ip
         counter spanwatch_packets_malformed
+        counter spanwatch_packets_carried
+        counter spanwatch_packets_noted
+        counter spanwatch_fragments
         gauge spanwatch_interfaces_up
         gauge spanwatch_interfaces_down
         gauge spanwatch_interfaces_gone

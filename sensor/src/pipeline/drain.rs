@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use flow::Observation;
 
 use super::live::{Counts, Source};
@@ -39,6 +39,8 @@ pub(super) struct EpochFacts {
     pub(super) log_fill_permille: u32,
     /// It ended before its time because a log filled.
     pub(super) early: bool,
+    /// How long the drain waited for the aggregator to take what it gave.
+    pub(super) waited: Duration,
 }
 
 /// The aggregator is gone: it has failed, and nobody takes what is drained.
@@ -102,7 +104,7 @@ impl Drain {
         let mut pace = Pace::new(target, longest, Instant::now());
         self.epoch(source, &mut pace, false)?;
         loop {
-            let look = pace.next_look(Instant::now(), source.log_fill(), source.grace());
+            let look = pace.next_look(Instant::now(), source.log_fill());
             let stopping = match stop.recv_deadline(look) {
                 Err(RecvTimeoutError::Timeout) => false,
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => true,
@@ -116,7 +118,7 @@ impl Drain {
                 return Ok(ended);
             }
             let now = Instant::now();
-            if pace.handle_look(now, source.log_fill()) {
+            if pace.is_over(now, source.log_fill()) {
                 let early = !pace.is_due(now);
                 self.epoch(source, &mut pace, early)?;
             }
@@ -133,6 +135,7 @@ impl Drain {
         let flipped = Instant::now();
         let log_fill_permille = source.log_fill().permille();
         let mut observations = 0;
+        let mut waited = Duration::ZERO;
         let mut delivered = Ok(());
         let folded = source
             .drain(&mut |seen| {
@@ -142,30 +145,41 @@ impl Drain {
                 }
                 self.chunk.push(seen);
                 if self.chunk.len() == CHUNK_OBSERVATIONS {
-                    delivered = hand_over(&self.out, &self.spare, &mut self.chunk);
+                    delivered = hand_over(&self.out, &self.spare, &mut self.chunk, &mut waited);
                 }
             })
             .map_err(|error| Broken::Source(format!("cannot drain the kernel's cache: {error}")))?;
         delivered?;
         if !self.chunk.is_empty() {
-            hand_over(&self.out, &self.spare, &mut self.chunk)?;
+            hand_over(&self.out, &self.spare, &mut self.chunk, &mut waited)?;
         }
         let counts = source
             .counts()
             .map_err(|error| Broken::Source(format!("cannot read the kernel's counts: {error}")))?;
         let lasted = pace.handle_flip(flipped, observations);
-        let facts = EpochFacts { lasted, grace: source.grace(), log_fill_permille, early };
+        let facts = EpochFacts { lasted, grace: source.grace(), log_fill_permille, early, waited };
         let end = EpochEnd { now_ms, counts, folded, facts };
         self.out.send(Message::EpochEnd(Box::new(end))).map_err(|_gone| Broken::Receiver)
     }
 }
 
+/// Gives the chunk away, and `waited` how long it took while the aggregator was behind.
 fn hand_over(
     out: &Sender<Message>,
     spare: &Receiver<Vec<Observation>>,
     chunk: &mut Vec<Observation>,
+    waited: &mut Duration,
 ) -> Result<(), ReceiverGone> {
     let empty = spare.try_recv().unwrap_or_else(|_none| Vec::with_capacity(CHUNK_OBSERVATIONS));
     let full = std::mem::replace(chunk, empty);
-    out.send(Message::Observations(full)).map_err(|_gone| ReceiverGone)
+    match out.try_send(Message::Observations(full)) {
+        Ok(()) => Ok(()),
+        Err(TrySendError::Disconnected(_)) => Err(ReceiverGone),
+        Err(TrySendError::Full(full)) => {
+            let began = Instant::now();
+            let sent = out.send(full).map_err(|_gone| ReceiverGone);
+            *waited += began.elapsed();
+            sent
+        }
+    }
 }

@@ -57,7 +57,8 @@ pub fn run(config: &Config, options: &Options) -> Result<Outcome, PipelineError>
     let (stop, handle) = stop_on_signals()
         .map_err(|source| PipelineError::Start { what: "the signal handler", source })?;
     let interfaces = config.capture.interfaces.clone();
-    let outcome = run_source(config, options, Box::new(Kernel::new(capture, interfaces)), &stop);
+    let source = Kernel::new(capture, interfaces).map_err(PipelineError::Capture)?;
+    let outcome = run_source(config, options, Box::new(source), &stop);
     handle.close();
     outcome
 }
@@ -94,11 +95,14 @@ fn ignores(signal: i32) -> bool {
 struct Kernel {
     capture: KernelCapture,
     interfaces: Vec<String>,
-    ports: Option<Ports>,
+    /// At the first look, once all were attached: what the drivers had counted before is not ours.
+    first: Ports,
+    /// At the latest.
+    latest: Ports,
     stopped: bool,
 }
 
-/// The interfaces at the latest look.
+/// The interfaces at one look.
 #[derive(Clone, Copy)]
 struct Ports {
     at: Instant,
@@ -109,24 +113,45 @@ struct Ports {
     frames_meanwhile: u64,
 }
 
+impl Ports {
+    fn look(capture: &mut KernelCapture) -> Result<Self, SourceError> {
+        let frames_seen = capture.counters()?.frames_seen;
+        let (nic, states) = capture.look_at_ports()?;
+        let frames_meanwhile = capture.counters()?.frames_seen - frames_seen;
+        Ok(Self { at: Instant::now(), nic, states, frames_seen, frames_meanwhile })
+    }
+}
+
 impl Kernel {
-    const fn new(capture: KernelCapture, interfaces: Vec<String>) -> Self {
-        Self { capture, interfaces, ports: None, stopped: false }
+    fn new(mut capture: KernelCapture, interfaces: Vec<String>) -> Result<Self, SourceError> {
+        let first = Ports::look(&mut capture)?;
+        Ok(Self { capture, interfaces, first, latest: first, stopped: false })
     }
 
-    fn look_at_ports(&mut self) -> Result<Ports, SourceError> {
-        let before = self.capture.counters()?.frames_seen;
-        let (nic, states) = self.capture.look_at_ports()?;
-        let after = self.capture.counters()?.frames_seen;
-        let ports = Ports {
-            at: Instant::now(),
-            nic,
-            states,
-            frames_seen: before,
-            frames_meanwhile: after - before,
+    /// What the drivers counted since the first look, and the frames that had been seen by then, which they
+    /// had received. Attaching takes a while in which frames come that the program is not given.
+    fn port_counts(&self, frames_seen: u64) -> (NicStatistics, PortCounts) {
+        let Self { first, latest, .. } = self;
+        let since = |now: Option<u64>, then: Option<u64>| Some(now?.saturating_sub(then?));
+        let received = since(latest.nic.received, first.nic.received);
+        let received = received.map(|frames| frames + first.frames_seen);
+        let missed = since(latest.nic.missed, first.nic.missed);
+        // Once detached, all that came after the look was on its way when the drivers were read.
+        let meanwhile =
+            if self.stopped { frames_seen - latest.frames_seen } else { latest.frames_meanwhile };
+        let processors = thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
+        let in_flight =
+            |frames: u64| if frames == 0 { 0 } else { frames + POLL_FRAMES * processors };
+        let in_flight = in_flight(first.frames_meanwhile) + in_flight(meanwhile);
+        let counts = PortCounts {
+            nic_frames_seen: received.map(|_| latest.frames_seen),
+            nic_frames_in_flight: received.map(|_| in_flight),
+            interfaces_up: Some(latest.states.up),
+            interfaces_down: Some(latest.states.down),
+            interfaces_gone: Some(latest.states.gone),
+            interface_losses: Some(latest.states.losses),
         };
-        self.ports = Some(ports);
-        Ok(ports)
+        (NicStatistics { received, missed }, counts)
     }
 }
 
@@ -144,23 +169,15 @@ impl Source for Kernel {
     }
 
     fn counts(&mut self) -> Result<Counts, SourceError> {
-        let ports = match self.ports {
-            Some(ports) if self.stopped || ports.at.elapsed() < PORTS_PERIOD => ports,
-            _ => self.look_at_ports()?,
-        };
+        if !self.stopped && self.latest.at.elapsed() >= PORTS_PERIOD {
+            self.latest = Ports::look(&mut self.capture)?;
+        }
         let counters = self.capture.counters()?;
-        // Once detached, all that came after the look was on its way when the drivers were read.
-        let meanwhile = if self.stopped {
-            counters.frames_seen - ports.frames_seen
-        } else {
-            ports.frames_meanwhile
-        };
-        let processors = thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
-        let in_flight = if meanwhile == 0 { 0 } else { meanwhile + POLL_FRAMES * processors };
+        let (nic, port) = self.port_counts(counters.frames_seen);
         Ok(Counts {
             books: Books {
-                nic_received: ports.nic.received,
-                nic_missed: ports.nic.missed,
+                nic_received: nic.received,
+                nic_missed: nic.missed,
                 frames_seen: counters.frames_seen,
                 packets_ip: counters.packets_ip,
                 packets_not_ip: counters.packets_not_ip,
@@ -169,14 +186,8 @@ impl Source for Kernel {
             },
             not_ip: counters.not_ip,
             malformed: counters.malformed,
-            port: PortCounts {
-                nic_frames_seen: ports.nic.received.map(|_| ports.frames_seen),
-                nic_frames_in_flight: ports.nic.received.map(|_| in_flight),
-                interfaces_up: Some(ports.states.up),
-                interfaces_down: Some(ports.states.down),
-                interfaces_gone: Some(ports.states.gone),
-                interface_losses: Some(ports.states.losses),
-            },
+            traits: counters.traits,
+            port,
         })
     }
 
@@ -189,17 +200,16 @@ impl Source for Kernel {
     }
 
     fn ended(&self) -> Option<String> {
-        let gone = self.ports?.states.gone;
-        (gone == self.interfaces.len() as u64)
+        (self.latest.states.gone == self.interfaces.len() as u64)
             .then(|| "no interface is left to listen on; restart the sensor when one is".to_owned())
     }
 
     fn stop(&mut self) -> Result<(), SourceError> {
         if !self.stopped {
             self.stopped = true;
-            let looked = self.look_at_ports();
+            let looked = Ports::look(&mut self.capture);
             self.capture.detach()?;
-            looked?;
+            self.latest = looked?;
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ use crate::aggregate::Aggregator;
 use crate::capture::{Folded, LogFill};
 use crate::config::{Config, Cpu};
 use crate::summary::Summary;
+use crate::traits::PacketTraits;
 
 /// Chunks between the threads. When they are all full the drain waits, and the kernel's cache takes
 /// more, or folds and counts.
@@ -36,6 +37,8 @@ pub struct Counts {
     pub not_ip: Vec<(&'static str, u64)>,
     /// Malformed frames by the number of their reason.
     pub malformed: [u64; Malformed::ALL.len()],
+    /// What is counted of IP packets beside their flows.
+    pub traits: PacketTraits,
     /// The interfaces, where the source has any.
     pub port: PortCounts,
 }
@@ -90,7 +93,7 @@ pub trait Source: Send {
     /// How full the fullest log is: it is drained early when it fills.
     fn log_fill(&self) -> LogFill;
 
-    /// How long ending the last epoch took: it is not looked at more often.
+    /// How long ending the last epoch took.
     fn grace(&self) -> Duration;
 
     /// Why nothing will ever come any more, when that is so.
@@ -223,9 +226,9 @@ impl Live {
         for folded in &folded {
             self.folding.handle(folded, (since_ms, now_ms));
         }
-        self.warn_of_folding(!folded.is_empty());
         self.counts = counts;
         self.epochs.handle(facts);
+        self.warn_of_folding(!folded.is_empty());
         let outputs = &mut stage.outputs;
         self.aggregator.advance(now_ms, &mut |record| outputs.handle_record(record));
         self.folding.advance(now_ms, &mut |record| outputs.handle_record(record));
@@ -238,8 +241,11 @@ impl Live {
             self.fold_warned = Some(Instant::now());
             tracing::warn!(
                 "the kernel's flow tables were full: {} packets so far are in folded records, with \
-                 exact totals by source prefix, destination and port; capture.log_slots makes room",
-                self.folding.totals().packets_in
+                 exact totals by source prefix, destination and port (log {} thousandths full at \
+                 most, drain waited {} ms for the aggregator)",
+                self.folding.totals().packets_in,
+                self.epochs.log_fill_permille_max,
+                self.epochs.waited.as_millis()
             );
         }
     }
@@ -261,6 +267,7 @@ impl Live {
                 summary.handle_books(&outputs.books(), &totals, &folding, open);
                 summary.not_ip = self.counts.not_ip.iter().copied().collect();
                 summary.handle_malformed(&self.counts.malformed);
+                summary.handle_traits(&self.counts.traits);
                 summary.handle_port(&self.counts.port);
                 self.epochs.fill(summary);
             },
@@ -275,6 +282,7 @@ struct Epochs {
     latest: EpochFacts,
     count: u64,
     early: u64,
+    waited: Duration,
     log_fill_permille_max: u32,
 }
 
@@ -282,6 +290,7 @@ impl Epochs {
     fn handle(&mut self, facts: EpochFacts) {
         self.count += 1;
         self.early += u64::from(facts.early);
+        self.waited += facts.waited;
         self.log_fill_permille_max = self.log_fill_permille_max.max(facts.log_fill_permille);
         self.latest = facts;
     }
@@ -290,6 +299,7 @@ impl Epochs {
         let whole = |number: u128| u64::try_from(number).unwrap_or(u64::MAX);
         summary.epochs = self.count;
         summary.epochs_early = self.early;
+        summary.drain_waited_ms = Some(whole(self.waited.as_millis()));
         summary.epoch_ms = Some(whole(self.latest.lasted.as_millis()));
         summary.grace_us = Some(whole(self.latest.grace.as_micros()));
         summary.log_fill_permille = Some(self.latest.log_fill_permille);

@@ -135,6 +135,7 @@ fn fill_summary(stage: &mut Stage, replay: &Replay, at_once: bool) {
             summary.handle_books(&outputs.books(), &totals, &FoldingTotals::default(), open);
             summary.handle_ethertypes(&replay.counts().not_ip);
             summary.handle_malformed(&replay.counts().malformed);
+            summary.handle_traits(&replay.counts().traits);
         },
         at_once,
     );

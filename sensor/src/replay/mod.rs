@@ -10,7 +10,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use flow::kernel::{CARRIED_MPLS, CARRIED_VLAN, CARRIERS};
+use flow::kernel::{CARRIED_MPLS, CARRIED_VLAN};
 use flow::{Books, Malformed, Notes, Observation, Packet, Parsed, Record, TcpSeen, parse};
 
 pub use clock::{ReplayClock, Tick};
@@ -18,6 +18,7 @@ use fragments::Fragments;
 
 use crate::aggregate::{Aggregator, AggregatorSettings};
 use crate::pcap::{CaptureFile, CaptureFileError, CapturedFrame};
+use crate::traits::PacketTraits;
 
 /// What the frames so far were.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,14 +35,8 @@ pub struct FrameCounts {
     pub frames_snapped: u64,
     /// Those without a time of their own; they count as captured with the frame before.
     pub frames_undated: u64,
-    /// IP packets shorter than their header says.
-    pub packets_cut: u64,
-    /// IP packets by what else is to be told of them, in the order of [`Notes::NAMES`].
-    pub noted: [u64; Notes::NAMES.len()],
-    /// IP packets by what carried them, named by [`flow::kernel::carrier_name`].
-    pub carried: [u64; CARRIERS],
-    /// Fragments: first ones, later ones that got their ports, later ones whose ports are unknown.
-    pub fragments: [u64; 3],
+    /// What is counted of IP packets beside their flows.
+    pub traits: PacketTraits,
     /// Bytes on the wire.
     pub wire_bytes: u64,
     /// Earliest and latest time, milliseconds since the Unix epoch.
@@ -64,16 +59,16 @@ impl FrameCounts {
 
 impl FrameCounts {
     fn handle_carriers(&mut self, packet: &Packet) {
-        for (bit, count) in self.noted.iter_mut().enumerate() {
+        for (bit, count) in self.traits.noted.iter_mut().enumerate() {
             *count += u64::from(packet.notes.has(Notes(1 << bit)));
         }
         if packet.outer.is_plain() {
             return;
         }
-        self.carried[CARRIED_VLAN] += u64::from(packet.outer.vlans().0[0] != 0);
-        self.carried[CARRIED_MPLS] += u64::from(packet.outer.mpls_label().is_some());
+        self.traits.carried[CARRIED_VLAN] += u64::from(packet.outer.vlans().0[0] != 0);
+        self.traits.carried[CARRIED_MPLS] += u64::from(packet.outer.mpls_label().is_some());
         for kind in packet.outer.kind_numbers().into_iter().filter(|kind| *kind != 0) {
-            self.carried[kind] += 1;
+            self.traits.carried[kind] += 1;
         }
     }
 }
@@ -115,10 +110,10 @@ impl FrameObserver {
         match parsed {
             Parsed::Ip(mut packet) => {
                 counts.packets_ip += 1;
-                counts.packets_cut += u64::from((packet.length_told as u64) > frame.wire_bytes);
+                counts.traits.cut += u64::from((packet.length_told as u64) > frame.wire_bytes);
                 counts.handle_carriers(&packet);
                 if let Some(index) = self.fragments.handle_packet(&mut packet, time_ms) {
-                    counts.fragments[index] += 1;
+                    counts.traits.fragments[index] += 1;
                 }
                 let length = u16::try_from(frame.wire_bytes).unwrap_or(u16::MAX);
                 Some(Observation {

@@ -44,9 +44,8 @@ impl Default for TableSizes {
     /// 16 Ki slots, which a CPU's second-level cache holds, and a log of four times as many: 10 MiB a CPU.
     ///
     /// The log takes every new flow that a full cache puts out. At 1.5 million new flows a second on one CPU it
-    /// is full after 44 ms. It is looked at every 11 ms at most; a look may come just before it is half full,
-    /// so that the next finds it at 75 %; and the other half must last for the grace period (8 ms) and the
-    /// scan (below 3 ms) before it can be flipped in turn. See `docs/metrics.md`.
+    /// is full after 44 ms; it must last for a grace period (8 to 16 ms), the scan of the other half (about
+    /// 3 ms) and the time between two looks (11 ms at most). See `docs/metrics.md`.
     fn default() -> Self {
         Self { sets: 8192, log_slots: 65_536 }
     }
@@ -257,11 +256,11 @@ impl Epochs {
             counters.frames_seen += cpu.frames_seen;
             counters.packets_ip += cpu.packets_ip;
             counters.packets_folded += cpu.packets_folded;
-            counters.packets_cut += cpu.packets_cut;
+            counters.traits.cut += cpu.packets_cut;
             add(&mut counters.malformed, &cpu.malformed);
-            add(&mut counters.noted, &cpu.noted);
-            add(&mut counters.carried, &cpu.carried);
-            add(&mut counters.fragments, &cpu.fragments);
+            add(&mut counters.traits.noted, &cpu.noted);
+            add(&mut counters.traits.carried, &cpu.carried);
+            add(&mut counters.traits.fragments, &cpu.fragments);
             add(&mut not_ip, &cpu.not_ip);
         }
         counters.packets_malformed = counters.malformed.iter().sum();

@@ -1,7 +1,8 @@
 //! What a drain gives beside the observations, and what the kernel has counted.
 
-use flow::kernel::CARRIERS;
-use flow::{FlowKey, Malformed, Notes, Outer};
+use flow::{FlowKey, Malformed, Outer};
+
+use crate::traits::PacketTraits;
 
 /// Packets that found no room in cache and log: exact totals for one prefix of sources, destination, port and
 /// protocol.
@@ -89,12 +90,6 @@ pub struct KernelCounters {
     pub packets_malformed: u64,
     /// The same by reason, in the order of [`Malformed::ALL`].
     pub malformed: [u64; Malformed::ALL.len()],
-    /// IP packets shorter than their header says.
-    pub packets_cut: u64,
-    /// IP packets by what else is to be told of them, in the order of [`Notes::NAMES`].
-    pub noted: [u64; Notes::NAMES.len()],
-    /// IP packets by what carried them, named by [`flow::kernel::carrier_name`].
-    pub carried: [u64; CARRIERS],
-    /// Fragments: first ones, later ones that got their ports, later ones whose ports are unknown.
-    pub fragments: [u64; 3],
+    /// What is counted of IP packets beside their flows.
+    pub traits: PacketTraits,
 }

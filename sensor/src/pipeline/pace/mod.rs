@@ -5,9 +5,11 @@
 //! epoch ends:  when its time has come      `epoch_ms`, up to `epoch_ms_max` while hardly anything comes
 //!              early, when a log is half full
 //! looks come:  soon enough that a burst of 3 million new flows a second on one CPU, beginning at any
-//!              moment, fills no more than half a log between two of them; sooner when the measured
-//!              rate demands it; never more often than a grace period, which a flip costs anyway
+//!              moment, fills no more than half a log between two of them; sooner when the rate of this
+//!              epoch demands it
 //! ```
+//!
+//! Epochs cannot be shorter than the grace period that the kernel takes to end one: the drain waits for it.
 
 use std::time::{Duration, Instant};
 
@@ -18,10 +20,8 @@ use crate::capture::LogFill;
 const BURST_FLOWS_PER_SECOND: u64 = 3_000_000;
 /// A log that is fuller than this is drained at once.
 const FILL_PERMILLE_MAX: u32 = 500;
-/// Shortest time between two looks, whatever the grace period.
+/// Shortest time between two looks, also at a log that is too small for its rate.
 const LOOK_MIN: Duration = Duration::from_millis(1);
-/// A grace period that was longer (the machine was busy) does not make looks rarer than this.
-const LOOK_FLOOR_MAX: Duration = Duration::from_millis(10);
 /// An epoch that gave no more than this makes the next one longer.
 const IDLE_OBSERVATIONS: u64 = 256;
 
@@ -34,39 +34,35 @@ pub(super) struct Pace {
     period: Duration,
     began: Instant,
     due: Instant,
-    /// The latest look of this epoch, and what it saw.
-    looked: (Instant, u32),
 }
 
 impl Pace {
     /// An epoch begins at `now`.
     pub(super) fn new(target: Duration, longest: Duration, now: Instant) -> Self {
         let longest = longest.max(target);
-        Self { target, longest, period: target, began: now, due: now + target, looked: (now, 0) }
+        Self { target, longest, period: target, began: now, due: now + target }
     }
 
-    /// When to look next.
-    pub(super) fn next_look(&self, now: Instant, fill: LogFill, grace: Duration) -> Instant {
+    /// When to look next, if this is how full it is `now`.
+    pub(super) fn next_look(&self, now: Instant, fill: LogFill) -> Instant {
         let slots = u64::from(fill.slots);
         let burst = Duration::from_nanos(slots * 1_000_000_000 / (2 * BURST_FLOWS_PER_SECOND));
-        let wait = burst.min(self.until_half_full(fill));
-        (now + wait.max(grace.clamp(LOOK_MIN, LOOK_FLOOR_MAX))).min(self.due)
+        let wait = burst.min(self.until_half_full(now, fill)).max(LOOK_MIN);
+        (now + wait).min(self.due)
     }
 
-    /// How long until the log is half full at the rate since the last look.
-    fn until_half_full(&self, fill: LogFill) -> Duration {
-        let (at, used) = self.looked;
-        let elapsed = at.duration_since(self.began);
-        if used == 0 || elapsed.is_zero() {
-            return self.longest;
-        }
+    /// How long until the log is half full at the rate of this epoch so far.
+    fn until_half_full(&self, now: Instant, fill: LogFill) -> Duration {
+        let elapsed = now.saturating_duration_since(self.began);
         let left = (fill.slots / 2).saturating_sub(fill.used);
-        elapsed.checked_div(used).map_or(Duration::ZERO, |each| each.saturating_mul(left))
+        match elapsed.checked_div(fill.used) {
+            Some(each) => each.saturating_mul(left),
+            None => self.longest,
+        }
     }
 
     /// Whether the epoch is to end now.
-    pub(super) fn handle_look(&mut self, now: Instant, fill: LogFill) -> bool {
-        self.looked = (now, fill.used);
+    pub(super) fn is_over(&self, now: Instant, fill: LogFill) -> bool {
         // Only a full set puts a slot into the log: this is no idle time any more.
         let no_longer_idle = fill.used > 0 && now >= self.began + self.target;
         self.is_due(now) || no_longer_idle || fill.permille() >= FILL_PERMILLE_MAX
@@ -89,7 +85,6 @@ impl Pace {
         // In step with the clock where it can be; after a stall the lost epochs are not made up for.
         self.due = (self.due.min(now) + self.period).max(now);
         self.began = now;
-        self.looked = (now, 0);
         lasted
     }
 }
