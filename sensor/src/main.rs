@@ -16,6 +16,10 @@ use sensor::{
 };
 use tracing_subscriber::EnvFilter;
 
+/// What is logged when `RUST_LOG` does not say it: without the socket's own lines at each attempt to
+/// reach a backend, of which the delivery tells the outcome.
+const LOG_FILTER: &str = "info,quinn_udp=error";
+
 /// Turns frames from a mirror port or a capture file into flow records. Never keeps, writes or
 /// sends payload.
 ///
@@ -126,7 +130,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
-        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_unset| "info".into()))
+        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| LOG_FILTER.into()))
         .with_target(false)
         .with_ansi(io::stderr().is_terminal())
         .init();
