@@ -244,18 +244,7 @@ impl Cli {
             }
             Command::AcceptLake(data) => {
                 let accepted = Folder::open(&data.folder)?.accept_lake().await?;
-                Ok(match accepted {
-                    None => writeln!(
-                        out,
-                        "the lake is not older than the database; nothing was changed"
-                    )?,
-                    Some(Accepted { lake_version, database_version, forgotten }) => writeln!(
-                        out,
-                        "the database was at version {database_version} and is at {lake_version} as the lake \
-                         is; it forgot {} batches with {} records that the lake does not have",
-                        forgotten.batches, forgotten.records
-                    )?,
-                })
+                print_accepted(accepted, out)
             }
             Command::Status { data, json } => {
                 let status = Status::read(&Folder::open(&data.folder)?).await?;
@@ -332,6 +321,18 @@ async fn sensor(command: SensorCommand, out: &mut (impl Write + Send)) -> anyhow
             Ok(listing::print_sensors(&lines, out)?)
         }
     }
+}
+
+fn print_accepted(accepted: Option<Accepted>, out: &mut impl Write) -> anyhow::Result<()> {
+    let Some(Accepted { lake_version, database_version, forgotten }) = accepted else {
+        return Ok(writeln!(out, "the lake is not older than the database; nothing was changed")?);
+    };
+    Ok(writeln!(
+        out,
+        "the database was at version {database_version} and is at {lake_version} as the lake is; it forgot {} \
+         batches with {} records that the lake does not have",
+        forgotten.batches, forgotten.records
+    )?)
 }
 
 fn print_json(value: &impl Serialize, out: &mut impl Write) -> anyhow::Result<()> {

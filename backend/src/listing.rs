@@ -109,7 +109,7 @@ pub fn print_members(lines: &[MemberLine], out: &mut impl Write) -> std::io::Res
         let last = line.last_received_ms.map_or_else(never, time);
         [line.id.clone(), line.name.clone(), time(line.added_ms), sensors, last]
     });
-    print(head, rows.collect(), out)
+    print(head, &rows.collect::<Vec<_>>(), out)
 }
 
 /// Prints sensors as a table.
@@ -138,7 +138,7 @@ pub fn print_sensors(lines: &[SensorLine], out: &mut impl Write) -> std::io::Res
             line.revoked_ms.map_or_else(never, time),
         ]
     });
-    print(head, rows.collect(), out)
+    print(head, &rows.collect::<Vec<_>>(), out)
 }
 
 fn never() -> String {
@@ -156,17 +156,17 @@ fn time(ms: u64) -> String {
 /// Columns as wide as their longest cell, two spaces between.
 fn print<const N: usize>(
     head: [&str; N],
-    rows: Vec<[String; N]>,
+    rows: &[[String; N]],
     out: &mut impl Write,
 ) -> std::io::Result<()> {
     let mut widths = head.map(|cell| cell.chars().count());
-    for row in &rows {
+    for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = cell.chars().count().max(*width);
         }
     }
     let head = head.map(str::to_owned);
-    for row in std::iter::once(&head).chain(&rows) {
+    for row in std::iter::once(&head).chain(rows) {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(widths) {
             line.push_str(cell);

@@ -81,8 +81,7 @@ pub trait Intake: Send + Sync + 'static {
 
     /// A certificate was issued to a sensor that has just redeemed a code; it ends at this time, milliseconds since the
     /// Unix epoch. An intake that does not care does nothing.
-    fn certified(&self, sensor: &SensorId, ends_ms: u64) -> impl Future<Output = ()> + Send {
-        let _not_of_interest = (sensor, ends_ms);
+    fn certified(&self, _sensor: &SensorId, _ends_ms: u64) -> impl Future<Output = ()> + Send {
         async {}
     }
 
