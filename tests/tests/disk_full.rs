@@ -1,5 +1,6 @@
 //! Full disks, of the backend and of the sensor: nothing that was acknowledged is lost, nobody panics, the logs stay
-//! readable, and everything arrives once there is room. The disks are small ones in memory that the tests mount and remove.
+//! readable, and everything arrives once there is room. The disks are small ones in memory that the tests mount and
+//! remove.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
