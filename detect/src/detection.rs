@@ -38,6 +38,7 @@ pub struct Detection {
     /// The second in which the latest record ended.
     current_s: u64,
     records_in_total: u64,
+    records_folded_total: u64,
 }
 
 /// What was taken in, and how full each detector's table is.
@@ -45,6 +46,9 @@ pub struct Detection {
 pub struct Counters {
     /// Records handled.
     pub records_in_total: u64,
+    /// Those of them that are totals of many flows. No rule judges them: who sent what is not known, and a network
+    /// address is nobody who scans.
+    pub records_folded_total: u64,
     /// Split flows whose continuation can no longer be recognised.
     pub continued_evicted_total: u64,
     /// Vertical scans.
@@ -79,6 +83,7 @@ impl Detection {
             backscatter: BackscatterDetector::new(&settings),
             current_s: 0,
             records_in_total: 0,
+            records_folded_total: 0,
         }
     }
 
@@ -90,6 +95,10 @@ impl Detection {
             self.current_s = self.current_s.max(end_s);
         }
         self.records_in_total += 1;
+        if record.folded {
+            self.records_folded_total += 1;
+            return;
+        }
         let facts = self.facts.facts(record);
         self.vertical.handle(&facts);
         self.horizontal.handle(&facts);
@@ -126,6 +135,7 @@ impl Detection {
     pub const fn counters(&self) -> Counters {
         Counters {
             records_in_total: self.records_in_total,
+            records_folded_total: self.records_folded_total,
             continued_evicted_total: self.facts.continued_evicted_total(),
             vertical_scan: self.vertical.counters(),
             horizontal_scan: self.horizontal.counters(),

@@ -226,7 +226,7 @@ pub(super) fn rows(batch: &Batch, received_ms: u64) -> Result<RecordBatch, Schem
         int(&|record| Some(if record.initiator.is_ipv4() { 4 } else { 6 })),
         addresses(records, |record| record.initiator),
         addresses(records, |record| record.responder),
-        int(&|record| record.ports_known.then_some(record.initiator_port)),
+        int(&|record| (record.ports_known && !record.folded).then_some(record.initiator_port)),
         int(&|record| record.ports_known.then_some(record.responder_port)),
         int(&|record| Some(u16::from(record.protocol))),
         Arc::new(known),
@@ -407,7 +407,8 @@ pub fn records(rows: &RecordBatch) -> Result<Vec<Record>, SchemaError> {
             initiator_port: int(&ports[0], row, "initiator_port")?,
             responder_port: int(&ports[1], row, "responder_port")?,
             protocol: int(&protocol, row, "protocol")?,
-            ports_known: ports[0].is_valid(row),
+            // That of the initiator is unknown in folded totals, too.
+            ports_known: ports[1].is_valid(row),
             outer: outer(&vlans, &labels, &tunnels, row)?,
             from_initiator: direction(&initiator, row)?,
             from_responder: direction(&responder, row)?,

@@ -245,6 +245,7 @@ pub(crate) fn odd_records() -> Vec<Record> {
     let mapped = IpAddr::V6(Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped());
     records.push(Record { initiator: mapped, responder: mapped, ..connection(8) });
     records.push(Record { start_ms: 0, end_ms: backend::lake::TIME_MS_MAX, ..connection(9) });
+    records.push(Record { initiator_port: 0, folded: true, ..connection(10) });
     records
 }
 

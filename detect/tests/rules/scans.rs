@@ -192,3 +192,15 @@ fn answers_to_forged_packets_are_backscatter_and_no_scan() {
     let ports: Vec<Record> = (0..300_u16).map(|number| answer(number.into(), number)).collect();
     silent(&ports);
 }
+
+#[test]
+fn totals_of_many_flows_are_nobody_who_scans() {
+    let folded = |record: Record| Record { folded: true, ..record };
+    let mut detection = Detection::new(Settings::default());
+    for record in ports(1_000, 23).into_iter().chain(hosts(1_000, 23)).map(folded) {
+        detection.handle_record(&record);
+    }
+    assert!(detection.poll_findings().is_empty());
+    let counters = detection.counters();
+    assert_eq!((counters.records_folded_total, counters.records_in_total), (2_000, 2_000));
+}
