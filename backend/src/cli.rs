@@ -9,6 +9,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use detect::Prefix;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::Serialize;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use uplink::{EnrolmentCode, MemberId};
@@ -16,6 +17,7 @@ use uplink::{EnrolmentCode, MemberId};
 use crate::database::Database;
 use crate::folder::{Accepted, Folder};
 use crate::ingest::now_ms;
+use crate::listing;
 use crate::query::{self, Format};
 use crate::report::{self, Asked};
 use crate::serve;
@@ -146,6 +148,17 @@ enum MemberCommand {
         #[command(flatten)]
         code: CodeArguments,
     },
+    /// List the members.
+    List(ListArguments),
+}
+
+#[derive(Debug, Args)]
+struct ListArguments {
+    #[command(flatten)]
+    data: Data,
+    /// As a JSON array.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -168,6 +181,8 @@ enum SensorCommand {
         /// The sensor's identifier.
         sensor: String,
     },
+    /// List the sensors of all members.
+    List(ListArguments),
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -194,12 +209,7 @@ impl Cli {
                 serve::serve(&folder, out, stop_signal()?).await
             }
             Command::Member(command) => member(command, out).await,
-            Command::Sensor(SensorCommand::Revoke { data, sensor }) => {
-                let database = Folder::open(&data.folder)?.database().await?;
-                database.revoke_sensor(&sensor, now_ms()).await?;
-                writeln!(out, "{sensor} may no longer deliver")?;
-                Ok(())
-            }
+            Command::Sensor(command) => sensor(command, out).await,
             Command::Query { data, sql, format, limit } => {
                 let folder = Folder::open(&data.folder)?;
                 let limits = folder.limits(&folder.config()?);
@@ -234,18 +244,7 @@ impl Cli {
             }
             Command::AcceptLake(data) => {
                 let accepted = Folder::open(&data.folder)?.accept_lake().await?;
-                Ok(match accepted {
-                    None => writeln!(
-                        out,
-                        "the lake is not older than the database; nothing was changed"
-                    )?,
-                    Some(Accepted { lake_version, database_version, forgotten }) => writeln!(
-                        out,
-                        "the database was at version {database_version} and is at {lake_version} as the lake \
-                         is; it forgot {} batches with {} records that the lake does not have",
-                        forgotten.batches, forgotten.records
-                    )?,
-                })
+                print_accepted(accepted, out)
             }
             Command::Status { data, json } => {
                 let status = Status::read(&Folder::open(&data.folder)?).await?;
@@ -295,7 +294,50 @@ async fn member(command: MemberCommand, out: &mut (impl Write + Send)) -> anyhow
             let member = database.member(&member).await?;
             give_code(&folder, &database, &member.id, &code, out).await
         }
+        MemberCommand::List(ListArguments { data, json }) => {
+            let database = Folder::open(&data.folder)?.database().await?;
+            let lines = listing::members(&database).await?;
+            if json {
+                return print_json(&lines, out);
+            }
+            Ok(listing::print_members(&lines, out)?)
+        }
     }
+}
+
+async fn sensor(command: SensorCommand, out: &mut (impl Write + Send)) -> anyhow::Result<()> {
+    match command {
+        SensorCommand::Revoke { data, sensor } => {
+            let database = Folder::open(&data.folder)?.database().await?;
+            database.revoke_sensor(&sensor, now_ms()).await?;
+            Ok(writeln!(out, "{sensor} may no longer deliver")?)
+        }
+        SensorCommand::List(ListArguments { data, json }) => {
+            let database = Folder::open(&data.folder)?.database().await?;
+            let lines = listing::sensors(&database).await?;
+            if json {
+                return print_json(&lines, out);
+            }
+            Ok(listing::print_sensors(&lines, out)?)
+        }
+    }
+}
+
+fn print_accepted(accepted: Option<Accepted>, out: &mut impl Write) -> anyhow::Result<()> {
+    let Some(Accepted { lake_version, database_version, forgotten }) = accepted else {
+        return Ok(writeln!(out, "the lake is not older than the database; nothing was changed")?);
+    };
+    Ok(writeln!(
+        out,
+        "the database was at version {database_version} and is at {lake_version} as the lake is; it forgot {} \
+         batches with {} records that the lake does not have",
+        forgotten.batches, forgotten.records
+    )?)
+}
+
+fn print_json(value: &impl Serialize, out: &mut impl Write) -> anyhow::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value)?;
+    Ok(writeln!(out)?)
 }
 
 async fn give_code(
@@ -332,9 +374,7 @@ async fn findings(
     }
     let found = database.findings_between(member, 0, u64::MAX).await?;
     if json {
-        serde_json::to_writer_pretty(&mut *out, &found)?;
-        writeln!(out)?;
-        return Ok(());
+        return print_json(&found, out);
     }
     for stored in &found {
         let finding = &stored.finding;
@@ -349,9 +389,7 @@ async fn findings(
 
 fn print_status(status: &Status, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
     if json {
-        serde_json::to_writer_pretty(&mut *out, status)?;
-        writeln!(out)?;
-        return Ok(());
+        return print_json(status, out);
     }
     writeln!(out, "rows stored        {}", status.rows_stored)?;
     writeln!(

@@ -11,6 +11,7 @@ pub mod detection;
 pub mod folder;
 pub mod ingest;
 pub mod lake;
+pub mod listing;
 pub mod query;
 pub mod report;
 pub mod serve;

@@ -1,5 +1,6 @@
-//! Takes the command line; gives an exit code: 0 when all went well, 1 when something failed on the
-//! way, 2 when the command or the configuration cannot be used.
+//! Takes the command line; gives an exit code: 0 when nothing was lost and nothing fails any more, 1
+//! when something was lost or fails to the end, 2 when the command or the configuration cannot be
+//! used.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -15,11 +16,15 @@ use sensor::{
 };
 use tracing_subscriber::EnvFilter;
 
+/// What is logged when `RUST_LOG` does not say it: without the socket's own lines at each attempt to
+/// reach a backend, of which the delivery tells the outcome.
+const LOG_FILTER: &str = "info,quinn_udp=error";
+
 /// Turns frames from a mirror port or a capture file into flow records. Never keeps, writes or
 /// sends payload.
 ///
-/// Exit code: 0 when all went well, 1 when something failed on the way, 2 when the command or the
-/// configuration cannot be used.
+/// Exit code: 0 when nothing was lost and nothing fails any more, 1 when something was lost or fails to
+/// the end, 2 when the command or the configuration cannot be used.
 #[derive(Parser)]
 #[command(name = "spanwatch-sensor", version, arg_required_else_help = true)]
 struct Cli {
@@ -125,7 +130,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
-        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_unset| "info".into()))
+        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| LOG_FILTER.into()))
         .with_target(false)
         .with_ansi(io::stderr().is_terminal())
         .init();

@@ -17,9 +17,9 @@ use uplink::{
     Peer, RedeemError, SensorId, ServeOptions, serve,
 };
 
-/// Keeps what arrives.
+/// Keeps what arrives; gives every code the sensor that it was told, and `acme-00000001` before that.
 #[derive(Default)]
-struct Store(Mutex<Vec<Batch>>);
+struct Store(Mutex<Vec<Batch>>, Mutex<String>);
 
 impl Store {
     fn batches(&self) -> Vec<Batch> {
@@ -35,7 +35,9 @@ impl Intake for Store {
 
     async fn redeem(&self, _: [u8; 32], _: [u8; 32]) -> Result<(MemberId, SensorId), RedeemError> {
         let member = "acme".parse().expect("a valid name");
-        let sensor = "acme-00000001".parse().expect("a valid name");
+        let told = self.1.lock().expect("nobody panics while holding it");
+        let sensor = if told.is_empty() { "acme-00000001" } else { told.as_str() };
+        let sensor = sensor.parse().expect("a valid name");
         Ok((member, sensor))
     }
 
@@ -189,4 +191,44 @@ fn what_is_sealed_arrives_or_waits() {
     backend.stop(&runtime);
     let arrived: usize = store.batches().iter().map(|batch| batch.records.len()).sum();
     assert_eq!(arrived, 950 + 150 + 150 + 1);
+}
+
+#[test]
+fn what_an_earlier_identity_left_is_told_as_lost_and_the_books_close() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let state = folder.path().join("state");
+    let runtime = Runtime::new().expect("a runtime");
+    let authority = CertificateAuthority::create(&folder.path().join("ca"))
+        .map(Arc::new)
+        .expect("an authority can be made");
+    let store = Arc::new(Store::default());
+    let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+    let backend = Backend::start(&runtime, any_port, &authority, &store);
+    let address = backend.address;
+    let enroll = |sensor: &str| {
+        *store.1.lock().expect("nobody panics while holding it") = sensor.to_owned();
+        let code = EnrolmentCode::new(&address.to_string(), authority.pin());
+        let code = code.expect("a code can be made").to_string();
+        runtime.block_on(uplink::enroll_abandoning(&code, &state)).expect("the sensor can enrol")
+    };
+    enroll("acme-00000001");
+    backend.stop(&runtime);
+    let outcome = replay(&state, "0", capture(folder.path(), 150));
+    assert_eq!(outcome.faults, Vec::<String>::new(), "what only waits is not lost");
+    fs::rename(state.join("identity"), folder.path().join("identity")).expect("it is there");
+    let backend = Backend::start(&runtime, address, &authority, &store);
+    enroll("acme-00000002");
+
+    let outcome = replay(&state, "60000", capture(folder.path(), 10));
+    let summary = &outcome.summary;
+    assert_eq!((summary.records_evicted, summary.records_waiting), (150, 0));
+    assert!(summary.records_delivered_add_up(), "{summary:?}");
+    assert_eq!(outcome.faults.len(), 1, "{:?}", outcome.faults);
+    assert!(outcome.faults[0].starts_with("150 records were given up"), "{:?}", outcome.faults);
+    let batches = store.batches();
+    assert_eq!(batches.len(), 1);
+    assert_eq!(batches[0].header.books.records_evicted, 150, "the backend knows of the gap");
+    let outcome = replay(&state, "60000", capture(folder.path(), 1));
+    assert_eq!(outcome.faults, Vec::<String>::new(), "told once");
+    backend.stop(&runtime);
 }

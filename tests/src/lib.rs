@@ -5,6 +5,7 @@
 
 mod captures;
 mod cpu;
+mod disk;
 mod enrolment;
 pub mod frames;
 mod generator;
@@ -18,6 +19,7 @@ mod veth;
 
 pub use captures::{capture_files, capture_folder, ethernet_frames, skip};
 pub use cpu::{allowed_cpus, stay_on_cpu, stay_on_one_cpu};
+pub use disk::Disk;
 pub use enrolment::enrol_alone;
 pub use generator::{Generator, udp_frame};
 pub use image::{TableImage, memory, tables};

@@ -1,71 +1,26 @@
-//! A backend whose disk is full: nothing that was acknowledged is lost, nobody panics, the logs stay readable, and
-//! everything arrives once there is room. The disk is a small one in memory that the test mounts and removes.
+//! Full disks, of the backend and of the sensor: nothing that was acknowledged is lost, nobody panics, the logs stay
+//! readable, and everything arrives once there is room. The disks are small ones in memory that the tests mount and
+//! remove.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use tests::{Process, Station, read, skip};
+use tests::{Disk, Process, Station, VethPair, program, read, udp_frame};
 
 const TIMEOUT: Duration = Duration::from_mins(3);
 /// Room for the whole lake of the capture, and little more.
-const DISK: &str = "size=64m";
+const DISK_MIB: u32 = 64;
 /// Flows in the generated capture.
 const FLOWS: usize = 200_000;
 const CONFIG: &str = "[uplink]\nbatch_records_max = 2000\nshutdown_grace_ms = 120000\n";
 const REFUSED: &str = "batches could not be stored";
 /// Each is a connection, a batch that is handed back, and an end.
 const ATTEMPTS: usize = 3;
-
-/// A small disk; gone when dropped.
-struct Disk(PathBuf);
-
-impl Disk {
-    /// Puts a folder with what is in it onto a disk of its own; `None`, after saying so, without the privilege.
-    fn below(folder: &Path) -> Result<Option<Self>> {
-        if !rustix::process::geteuid().is_root() {
-            skip("mounting a small disk needs root");
-            return Ok(None);
-        }
-        let aside = folder.with_extension("aside");
-        fs::rename(folder, &aside)?;
-        fs::create_dir(folder)?;
-        read(Command::new("mount").args(["-t", "tmpfs", "-o", DISK, "tmpfs"]).arg(folder))?;
-        let disk = Self(folder.to_owned());
-        let from = aside.join(".");
-        read(Command::new("cp").arg("-a").arg(from).arg(folder))?;
-        fs::remove_dir_all(&aside)?;
-        Ok(Some(disk))
-    }
-
-    fn filler(&self) -> PathBuf {
-        self.0.join("filler")
-    }
-
-    /// Leaves no byte.
-    fn fill(&self) -> Result<()> {
-        let mut file = fs::File::create(self.filler())?;
-        let block = vec![0; 4096];
-        while let Ok(()) = file.write_all(&block) {}
-        Ok(())
-    }
-
-    fn make_room(&self) -> Result<()> {
-        fs::remove_file(self.filler()).context("the filler was there")
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        read(Command::new("umount").arg("--lazy").arg(&self.0)).ok();
-    }
-}
 
 fn records_waiting(station: &Station) -> Result<u64> {
     let summary: Value = serde_json::from_slice(&fs::read(station.path("summary.json"))?)?;
@@ -79,7 +34,7 @@ fn lines<'log>(log: &'log str, what: &str) -> Vec<&'log str> {
 #[test]
 fn a_full_backend_disk_is_told_once_and_everything_arrives_when_there_is_room() -> Result<()> {
     let station = Station::new()?;
-    let Some(disk) = Disk::below(&station.backend_folder())? else { return Ok(()) };
+    let Some(disk) = Disk::below(&station.backend_folder(), DISK_MIB)? else { return Ok(()) };
     let capture = station.generate("many-flows")?;
     let mut backend = station.serve()?;
     disk.fill()?;
@@ -138,5 +93,52 @@ fn a_full_backend_disk_is_told_once_and_everything_arrives_when_there_is_room() 
     let mut status = station.backend_command("status")?;
     let status: Value = serde_json::from_str(&read(status.arg("--json"))?)?;
     assert_eq!(status["lake_files"], files, "no attempt has left a file behind");
+    Ok(())
+}
+
+/// Flows end and batches are sealed soon.
+const SOON: &str = "[flows]\nidle_timeout_ms = 100\n[uplink]\nshutdown_grace_ms = 0\n\
+    batch_interval_ms = 100\n";
+const FRAMES: u64 = 300;
+const CANNOT_SPOOL: &str = "output `uplink`: cannot spool";
+
+#[test]
+fn a_sensor_whose_disk_was_full_for_a_while_and_that_lost_nothing_ends_well() -> Result<()> {
+    let station = Station::new()?;
+    let Some(disk) = Disk::below(&station.sensor_folder(), 4)? else { return Ok(()) };
+    let Some(pair) = VethPair::new(1)? else { return Ok(()) };
+    let config = station.path("sensor.toml");
+    fs::write(&config, SOON)?;
+    let mut run = Command::new("ip");
+    run.args(["netns", "exec", pair.span_namespace()]).arg(program("spanwatch-sensor")?);
+    run.args(["run", "--interface", &VethPair::span_end(0)]);
+    run.args(["--output", "uplink"]).arg("--config").arg(&config);
+    run.arg("--state-dir").arg(station.sensor_folder());
+    run.arg("--summary").arg(station.path("summary.json"));
+    let mut sensor = Process::start(&mut run, &station.path("sensor.log"))?;
+    let summary = || -> Option<Value> {
+        serde_json::from_slice(&fs::read(station.path("summary.json")).ok()?).ok()
+    };
+    sensor.wait_until("attached", TIMEOUT, |_| summary().is_some())?;
+    disk.fill()?;
+    // Half of a new summary may have been there at that moment, and is removed then.
+    sensor.wait_until("full", TIMEOUT, |log| log.contains("cannot write the summary"))?;
+    disk.fill()?;
+    let frame = udp_frame(60)?;
+    pair.send(0, (0..FRAMES).map(|_| frame.as_slice()))?;
+    sensor.wait_until("failing", TIMEOUT, |log| log.contains(CANNOT_SPOOL))?;
+    disk.make_room()?;
+    sensor.wait_until("well again", TIMEOUT, |log| log.contains("works again"))?;
+    let log = sensor.log();
+    // Zero, or this is an error.
+    sensor.terminate(TIMEOUT)?;
+    let summary = summary().context("a summary")?;
+    let number = |key: &str| summary[key].as_u64().with_context(|| format!("no {key}: {summary}"));
+    assert!(number("output_failures")? > 0, "the failures stay counted: {summary}");
+    assert_eq!((number("records_lost")?, number("records_evicted")?), (0, 0), "{log}");
+    assert_eq!(number("packets_in_records")?, FRAMES, "{summary}");
+    assert_eq!(number("records_out")?, number("records_sealed")?, "{summary}");
+    assert_eq!(number("records_sealed")?, number("records_waiting")?, "{summary}");
+    assert_eq!(lines(&log, CANNOT_SPOOL).len(), 1, "told once: {log}");
     Ok(())
 }

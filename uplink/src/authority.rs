@@ -68,6 +68,8 @@ pub struct IssuedCertificate {
     pub pem: String,
     /// The key it is for.
     pub public_key: [u8; 32],
+    /// When it ends, seconds since the Unix epoch.
+    pub not_after_unix_s: u64,
 }
 
 /// The backend's certificate authority, with the backend's own key.
@@ -167,7 +169,9 @@ impl CertificateAuthority {
             .map_err(make("a sensor's key"))?;
         let certificate =
             params.signed_by(&key, &self.issuer).map_err(make("a sensor's certificate"))?;
-        Ok(IssuedCertificate { pem: certificate.pem(), public_key: *public_key })
+        let not_after_unix_s = u64::try_from(params.not_after.unix_timestamp())
+            .map_err(make("a sensor's certificate"))?;
+        Ok(IssuedCertificate { pem: certificate.pem(), public_key: *public_key, not_after_unix_s })
     }
 
     pub(crate) fn authority(&self) -> &CertificateDer<'static> {

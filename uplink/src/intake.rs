@@ -79,6 +79,12 @@ pub trait Intake: Send + Sync + 'static {
         public_key: [u8; 32],
     ) -> impl Future<Output = Result<(MemberId, SensorId), RedeemError>> + Send;
 
+    /// A certificate was issued to a sensor that has just redeemed a code; it ends at this time, milliseconds since the
+    /// Unix epoch. An intake that does not care does nothing.
+    fn certified(&self, _sensor: &SensorId, _ends_ms: u64) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+
     /// Whether this sensor may deliver; asked for each connection and before each group of batches, so that a
     /// revocation works at once.
     fn admitted(&self, peer: &Peer) -> impl Future<Output = Result<bool, IntakeError>> + Send;

@@ -40,6 +40,8 @@ pub struct Sensor {
     pub enrolled_ms: u64,
     /// When it was revoked, if it was.
     pub revoked_ms: Option<u64>,
+    /// When its certificate ends, if that is known.
+    pub certificate_ends_ms: Option<u64>,
 }
 
 /// Who a redeemed code stands for.
@@ -116,12 +118,16 @@ fn member(row: &SqliteRow) -> Result<Member, DatabaseError> {
 }
 
 fn sensor(row: &SqliteRow) -> Result<Sensor, DatabaseError> {
-    let revoked: Option<i64> = row.try_get("revoked_ms")?;
+    let known = |column: &'static str| -> Result<Option<u64>, DatabaseError> {
+        let ms: Option<i64> = row.try_get(column)?;
+        ms.map(|ms| unsigned("a time", ms)).transpose()
+    };
     Ok(Sensor {
         id: sensor_id(row.try_get("id")?)?,
         member: member_id(row.try_get("member")?)?,
         enrolled_ms: unsigned("a time", row.try_get("enrolled_ms")?)?,
-        revoked_ms: revoked.map(|ms| unsigned("a time", ms)).transpose()?,
+        revoked_ms: known("revoked_ms")?,
+        certificate_ends_ms: known("certificate_ends_ms")?,
     })
 }
 
@@ -318,6 +324,24 @@ impl Database {
         .fetch_one(&self.pool)
         .await?;
         Ok(found == 1)
+    }
+
+    /// Notes until when the newest certificate of a sensor is valid.
+    ///
+    /// # Errors
+    ///
+    /// When the database refuses.
+    pub async fn note_certificate(
+        &self,
+        sensor: &SensorId,
+        ends_ms: u64,
+    ) -> Result<(), DatabaseError> {
+        sqlx::query("UPDATE sensors SET certificate_ends_ms = ? WHERE id = ?")
+            .bind(signed(ends_ms))
+            .bind(sensor.as_str())
+            .execute(&self.pool)
+            .await?;
+        Ok(())
     }
 
     /// Ends a sensor's right to deliver; a running backend asks for each batch, so it works at once.

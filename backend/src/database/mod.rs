@@ -51,10 +51,10 @@ pub enum DatabaseError {
         /// What it is.
         value: String,
     },
-    /// No such member. Remedy: `spanwatch-backend status` lists them.
+    /// No such member. Remedy: `spanwatch-backend member list`.
     #[error("there is no member {0:?}")]
     UnknownMember(String),
-    /// No such sensor. Remedy: `spanwatch-backend status` lists them.
+    /// No such sensor. Remedy: `spanwatch-backend sensor list`.
     #[error("there is no sensor {0:?}")]
     UnknownSensor(String),
     /// Not a name that can stand in a report. Remedy: the message says what one is.

@@ -84,6 +84,12 @@ impl Intake for Ingest {
         Ok((redeemed.member, redeemed.sensor))
     }
 
+    async fn certified(&self, sensor: &SensorId, ends_ms: u64) {
+        if let Err(error) = self.database.note_certificate(sensor, ends_ms).await {
+            tracing::error!(%error, %sensor, "the end of its certificate could not be noted");
+        }
+    }
+
     async fn admitted(&self, peer: &Peer) -> Result<bool, IntakeError> {
         let found = self.database.admitted(&peer.member, &peer.sensor, peer.public_key).await;
         found.map_err(|error| {

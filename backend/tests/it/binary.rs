@@ -124,6 +124,19 @@ fn mistakes_are_told_with_exit_codes() -> Result<()> {
     std::fs::remove_dir_all(&data)?;
 
     assert!(init(&data, free_address()?)?.status.success());
+    assert_eq!(json(&["sensor", "list", "--json"], &data)?, Value::Array(Vec::new()));
+    let empty = run(&["member", "list"], &data)?;
+    assert_eq!(
+        String::from_utf8_lossy(&empty.stdout),
+        "member  name  added  sensors  last batch received\n"
+    );
+    json(&["member", "add", "--name", "Bücherei", "--json"], &data)?;
+    let listed = json(&["member", "list", "--json"], &data)?;
+    assert_eq!((&listed[0]["id"], &listed[0]["name"]), (&"b-cherei".into(), &"Bücherei".into()));
+    assert_eq!(listed[0]["last_received_ms"], Value::Null);
+    let table = run(&["member", "list"], &data)?.stdout;
+    assert!(String::from_utf8_lossy(&table).trim_end().ends_with("  0        never"), "{table:?}");
+
     let config = data.join("backend.toml");
     let text = std::fs::read_to_string(&config)? + "\n[surprise]\n";
     std::fs::write(&config, text)?;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use backend::listing::{SensorLine, members, print_sensors, sensors};
 use backend::serve::serve;
 use backend::status::Status;
 use flow::Books;
@@ -93,6 +94,15 @@ fn outbox(state_dir: PathBuf) -> Result<Outbox> {
     })?)
 }
 
+/// The only sensor, and the list as people see it.
+async fn sensor_line(lab: &Lab) -> Result<(SensorLine, String)> {
+    let lines = sensors(&lab.database().await?).await?;
+    let mut table = Vec::new();
+    print_sensors(&lines, &mut table)?;
+    let line = lines.into_iter().next().context("the sensor is listed")?;
+    Ok((line, String::from_utf8(table)?))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sensor_enrols_delivers_survives_a_restart_and_is_revoked() -> Result<()> {
     let lab = Lab::new().await?;
@@ -105,6 +115,15 @@ async fn a_sensor_enrols_delivers_survives_a_restart_and_is_revoked() -> Result<
     let good = code(&lab, serving.address, false).await?;
     let enrolled = enroll(&good, state.path()).await?;
     assert_eq!(enrolled.member.as_str(), "town-hall");
+    let (line, table) = sensor_line(&lab).await?;
+    assert_eq!(
+        (line.id.as_str(), line.member_name.as_str()),
+        (enrolled.sensor.as_str(), "Town Hall")
+    );
+    let days = line.certificate_ends_ms.context("known from the enrolment")? - line.enrolled_ms;
+    assert!(days.abs_diff(397 * 86_400_000) < 86_400_000, "{days} ms");
+    assert_eq!((line.last_received_ms, line.last_sequence, line.revoked_ms), (None, None, None));
+    assert_eq!(table.matches("never").count(), 3, "{table}");
     let again = tempfile::tempdir()?;
     let used = enroll(&good, again.path()).await;
     assert!(
@@ -147,6 +166,14 @@ async fn a_sensor_enrols_delivers_survives_a_restart_and_is_revoked() -> Result<
 
     let database = lab.database().await?;
     database.revoke_sensor(enrolled.sensor.as_str(), 1).await?;
+    let (line, table) = sensor_line(&lab).await?;
+    assert!(line.last_received_ms.is_some_and(|ms| ms >= line.enrolled_ms), "{line:?}");
+    assert_eq!((line.last_sequence, line.revoked_ms), (Some(21), Some(1)));
+    assert!(!table.contains("never"), "{table}");
+    let members = members(&database).await?;
+    let member = members.first().context("there is one")?;
+    assert_eq!((member.id.as_str(), member.sensors, member.sensors_revoked), ("town-hall", 0, 1));
+    assert_eq!(member.last_received_ms, line.last_received_ms);
     outbox.seal(&[connection(1)], &books, NOON_MS)?;
     let options = DeliverOptions {
         backend: Some(serving.address.to_string()),

@@ -14,6 +14,7 @@ mod drain;
 mod folding;
 mod kernel;
 mod live;
+mod losses;
 mod news;
 mod offline;
 mod pace;
@@ -36,6 +37,7 @@ use crate::metrics::MetricsServer;
 use crate::sink::{JsonSink, NullSink, Outputs, SealingSettings, Sink, UplinkSink};
 use crate::summary::{SUMMARY_NAME, Summary};
 use delivery::{Delivery, Ended, Patience};
+use losses::losses;
 
 pub use deliver::{Delivered, deliver};
 pub(crate) use folding::FoldingTotals;
@@ -64,7 +66,7 @@ pub struct Options {
 pub struct Outcome {
     /// The books.
     pub summary: Summary,
-    /// What went wrong on the way, one sentence each; empty when nothing did.
+    /// What was lost, and what failed to the end, one sentence each; empty when nothing was and did.
     pub faults: Vec<String>,
     /// What people are told at the end.
     pub text: String,
@@ -282,6 +284,7 @@ impl Stage {
             self.faults.push("the summary could not be written".to_owned());
         }
         self.faults.extend(self.outputs.faults());
+        self.faults.extend(losses(&self.summary));
         let text = format!("{text_before}{}", self.summary.to_text());
         Outcome { summary: self.summary, faults: self.faults, text }
     }
@@ -312,7 +315,9 @@ fn open_uplink(
         now_ms: wall_ms(),
     })
     .map_err(|source| PipelineError::Uplink { folder: settings.state_dir.clone(), source })?;
-    let waiting = outbox.totals().records_waiting;
+    let totals = outbox.totals();
+    // What an earlier identity left is evicted from the start, so it was found, too.
+    let waiting = totals.records_waiting + totals.recovery.records_superseded;
     let delivery = Delivery::start(outbox.spool(), outbox.boot_epoch())
         .map_err(|source| PipelineError::Start { what: "the delivery", source })?;
     let sealing = SealingSettings {

@@ -57,14 +57,6 @@ pub fn replay(
     }
     stage.summary.finished = true;
     fill_summary(&mut stage, &replay, true);
-    let evicted = stage.summary.records_evicted;
-    if evicted > 0 {
-        // A mirror port cannot wait, and this is its daily bread; a capture can be read again.
-        stage.faults.push(format!(
-            "{evicted} records were given up because the spool was full and the backend did not \
-             take them"
-        ));
-    }
     Ok(stage.finish(Patience::SinceAck(grace), None, &frames_text(replay.counts())))
 }
 

@@ -228,9 +228,11 @@ impl Outputs {
         self.each_output.iter().map(|output| output.failures).sum()
     }
 
-    /// What the latest failure of each output was, and how many there were.
+    /// What the latest failure of each output was that still fails, and how many there were. One that
+    /// works again is not among them: what it lost, if anything, the totals say.
     pub fn faults(&self) -> impl Iterator<Item = String> {
-        self.each_output.iter().filter_map(|output| {
+        let failing = self.each_output.iter().filter(|output| output.failing || output.dead);
+        failing.filter_map(|output| {
             let fault = output.fault.as_ref()?;
             let times = if output.failures == 1 { "" } else { ", not only once" };
             Some(format!("{fault}{times}"))

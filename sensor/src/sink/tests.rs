@@ -169,6 +169,7 @@ fn a_fault_that_lasts_is_told_once() {
         assert!(outputs.each_output[0].failing, "records taken unwritten do not end the fault");
     }
     assert_eq!(outputs.failures(), 3);
+    assert_eq!(outputs.faults().count(), 1);
 }
 
 #[test]
@@ -187,6 +188,8 @@ fn a_failing_output_is_counted_and_stops_no_other() {
     let calls = |of: &Arc<Mutex<Vec<usize>>>| of.lock().expect("the outputs are done").clone();
     assert_eq!((calls(&dead), calls(&good), calls(&shaky)), (vec![], vec![1, 1, 1], vec![1, 1]));
     assert_eq!((outputs.failures(), outputs.records_missed()), (2, 3));
+    let faults: Vec<String> = outputs.faults().collect();
+    assert_eq!(faults.len(), 1, "the one that works again is no fault: {faults:?}");
     assert_eq!(outputs.books().records_out, 3);
     assert!(!outputs.all_dead());
 }

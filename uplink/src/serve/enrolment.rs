@@ -98,6 +98,8 @@ async fn enrol<I: Intake>(
     let issued = authority
         .issue(request.request_der, &member, &sensor, days)
         .map_err(|error| (Refusal::Internal, error.to_string()))?;
+    let ends_ms = issued.not_after_unix_s * 1000;
+    backend.intake.certified(&sensor, ends_ms).await;
     let authority_pem = authority.authority_pem().to_owned();
     Ok(Issued { member, sensor, certificate_pem: issued.pem, authority_pem })
 }

@@ -1,0 +1,178 @@
+//! Takes the database; gives members and sensors as lists, for people as a table and for programs as JSON. What has
+//! not happened is `never`, what is not known `unknown`, in JSON both `null`.
+
+use std::io::Write;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::database::Database;
+
+/// One member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MemberLine {
+    /// Identifier.
+    pub id: String,
+    /// Name as given.
+    pub name: String,
+    /// When it was added, milliseconds since the Unix epoch; so are all times here.
+    pub added_ms: u64,
+    /// When its newest batch was received.
+    pub last_received_ms: Option<u64>,
+    /// Sensors that may deliver.
+    pub sensors: u64,
+    /// Sensors that were revoked.
+    pub sensors_revoked: u64,
+}
+
+/// One sensor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SensorLine {
+    /// Identifier.
+    pub id: String,
+    /// Whose it is.
+    pub member: String,
+    /// The member's name.
+    pub member_name: String,
+    /// When it was enrolled.
+    pub enrolled_ms: u64,
+    /// When its certificate ends.
+    pub certificate_ends_ms: Option<u64>,
+    /// When its newest batch was received.
+    pub last_received_ms: Option<u64>,
+    /// Highest sequence of its newest boot epoch.
+    pub last_sequence: Option<u64>,
+    /// When it was revoked.
+    pub revoked_ms: Option<u64>,
+}
+
+/// All members, by identifier.
+///
+/// # Errors
+///
+/// When the database refuses.
+pub async fn members(database: &Database) -> anyhow::Result<Vec<MemberLine>> {
+    let sensors = sensors(database).await?;
+    let lines = database.members().await?.into_iter().map(|member| {
+        let id = member.id.to_string();
+        let own = || sensors.iter().filter(|sensor| sensor.member == id);
+        let revoked = own().filter(|sensor| sensor.revoked_ms.is_some()).count() as u64;
+        MemberLine {
+            name: member.name,
+            added_ms: member.created_ms,
+            last_received_ms: own().filter_map(|sensor| sensor.last_received_ms).max(),
+            sensors: own().count() as u64 - revoked,
+            sensors_revoked: revoked,
+            id: id.clone(),
+        }
+    });
+    Ok(lines.collect())
+}
+
+/// All sensors, by identifier.
+///
+/// # Errors
+///
+/// When the database refuses.
+pub async fn sensors(database: &Database) -> anyhow::Result<Vec<SensorLine>> {
+    let members = database.members().await?;
+    let states = database.sensor_states().await?;
+    let lines = database.sensors().await?.into_iter().map(|sensor| {
+        let state = states.iter().find(|state| state.sensor == sensor.id.as_str());
+        let member = members.iter().find(|member| member.id == sensor.member);
+        SensorLine {
+            id: sensor.id.to_string(),
+            member: sensor.member.to_string(),
+            member_name: member.map_or_else(String::new, |member| member.name.clone()),
+            enrolled_ms: sensor.enrolled_ms,
+            certificate_ends_ms: sensor.certificate_ends_ms,
+            last_received_ms: state.and_then(|state| state.last_received_ms),
+            last_sequence: state.and_then(|state| state.last_sequence),
+            revoked_ms: sensor.revoked_ms,
+        }
+    });
+    Ok(lines.collect())
+}
+
+/// Prints members as a table.
+///
+/// # Errors
+///
+/// When the output is closed.
+pub fn print_members(lines: &[MemberLine], out: &mut impl Write) -> std::io::Result<()> {
+    let head = ["member", "name", "added", "sensors", "last batch received"];
+    let rows = lines.iter().map(|line| {
+        let sensors = match line.sensors_revoked {
+            0 => line.sensors.to_string(),
+            revoked => format!("{} ({revoked} revoked)", line.sensors),
+        };
+        let last = line.last_received_ms.map_or_else(never, time);
+        [line.id.clone(), line.name.clone(), time(line.added_ms), sensors, last]
+    });
+    print(head, &rows.collect::<Vec<_>>(), out)
+}
+
+/// Prints sensors as a table.
+///
+/// # Errors
+///
+/// When the output is closed.
+pub fn print_sensors(lines: &[SensorLine], out: &mut impl Write) -> std::io::Result<()> {
+    let head = [
+        "sensor",
+        "member",
+        "enrolled",
+        "certificate ends",
+        "last batch received",
+        "last sequence",
+        "revoked",
+    ];
+    let rows = lines.iter().map(|line| {
+        [
+            line.id.clone(),
+            line.member_name.clone(),
+            time(line.enrolled_ms),
+            line.certificate_ends_ms.map_or_else(|| "unknown".to_owned(), time),
+            line.last_received_ms.map_or_else(never, time),
+            line.last_sequence.map_or_else(never, |sequence| sequence.to_string()),
+            line.revoked_ms.map_or_else(never, time),
+        ]
+    });
+    print(head, &rows.collect::<Vec<_>>(), out)
+}
+
+fn never() -> String {
+    "never".to_owned()
+}
+
+/// UTC, to the second.
+fn time(ms: u64) -> String {
+    i64::try_from(ms)
+        .ok()
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok())
+        .map_or_else(|| format!("{ms} ms"), |time| format!("{time:.0}"))
+}
+
+/// Columns as wide as their longest cell, two spaces between.
+fn print<const N: usize>(
+    head: [&str; N],
+    rows: &[[String; N]],
+    out: &mut impl Write,
+) -> std::io::Result<()> {
+    let mut widths = head.map(|cell| cell.chars().count());
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let head = head.map(str::to_owned);
+    for row in std::iter::once(&head).chain(rows) {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            line.push_str(cell);
+            line.extend(std::iter::repeat_n(' ', width + 2 - cell.chars().count()));
+        }
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(())
+}
