@@ -2,10 +2,10 @@
 //! The same source is compiled into the XDP program and into user space. Reads link, network, tunnel and transport
 //! headers only; never looks behind them.
 //!
-//! The plain case, Ethernet with IPv4 or IPv6 and TCP or UDP, is [`plain_v4`] and [`plain_v6`]: one read of
-//! constant size at a constant place. The same in one VLAN tag, VXLAN or bare GRE is [`parse_common`], at other constant places.
-//! Everything else (labels, other tunnels, options, extension headers, fragments) is a [`Walk`], which goes from header
-//! to header, a bounded number of steps, and would find the same in the other two cases.
+//! The plain case, Ethernet with IPv4 or IPv6 and TCP or UDP, is [`plain_v4`] and [`plain_v6`]: one read of constant
+//! size at a constant place. The same in one VLAN tag, VXLAN or bare GRE is [`parse_common`], at other constant
+//! places. Everything else (labels, other tunnels, options, extension headers, fragments) is a [`Walk`], which goes
+//! from header to header, a bounded number of steps, and would find the same in the other two cases.
 
 mod ip;
 mod plain;

@@ -133,12 +133,12 @@ sections! {
         /// above.
         epoch_ms_max: EpochMs = Bounded::fixed::<1_000>();
         /// Size of the kernel's flow cache, sets of two flows for each processor: a power of two, 1
-        /// to 65536. 256 bytes each; 8192 fit into the second-level cache of most processors.
-        sets: PowerOfTwo<65_536> = PowerOfTwo::fixed::<8_192>();
+        /// to 65536. 256 bytes each; 4096 fit into a second-level cache of 1 MiB.
+        sets: PowerOfTwo<65_536> = PowerOfTwo::fixed::<4_096>();
         /// Room for flows that a full cache puts out before it is drained, for each processor: 1 to
-        /// 1048576. 128 bytes each; 65536 hold 1.5 million new flows a second on one processor.
+        /// 1048576. 128 bytes each; 262144 hold 3 million new flows a second on one processor.
         /// Without room, packets are counted in totals by source prefix, destination and port.
-        log_slots: Bounded<1, 1_048_576> = Bounded::fixed::<65_536>();
+        log_slots: Bounded<1, 1_048_576> = Bounded::fixed::<262_144>();
         /// Processor that drains; unset: any.
         drain_cpu: Option<Cpu> = None;
     }
