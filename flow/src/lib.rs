@@ -17,6 +17,7 @@ mod books;
 #[cfg(not(target_arch = "bpf"))]
 mod community_id;
 mod frame;
+pub mod inspect;
 pub mod kernel;
 mod key;
 mod observation;

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use aya::Ebpf;
 use aya::maps::{Map, MapData};
 use flow::Slot;
+use flow::inspect::{Conversation, InspectTotals};
 use flow::kernel::{CoarseSlot, Control, Cpu, Set};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
@@ -42,6 +43,11 @@ unsafe impl Shared for Set {}
 unsafe impl Shared for Slot {}
 // SAFETY: `repr(C)`, integers, padding spelt out, of exactly 64 bytes.
 unsafe impl Shared for CoarseSlot {}
+
+// SAFETY: `repr(C)`, integers of 64 bits only.
+unsafe impl Shared for InspectTotals {}
+// SAFETY: `repr(C)`, integers only, padding spelt out; its size is asserted beside it.
+unsafe impl Shared for Conversation {}
 
 /// An array that the XDP program and this process share.
 pub(super) struct Table<T> {

@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use flow::Slot;
+use flow::inspect::{Conversation, InspectTotals, Recent, Seen};
 use flow::kernel::{CoarseSlot, Control, Cpu, MMAPABLE, Set};
 
 /// Built by `cargo xtask ebpf build`.
@@ -87,13 +88,17 @@ const ARRAY: u32 = 2;
 
 /// Every table, with the size of its entries: integers only, and of packet bytes no more than two addresses.
 #[expect(clippy::cast_possible_truncation, reason = "the sizes are a few hundred bytes")]
-const TABLES: [(&str, u32); 6] = [
+const TABLES: [(&str, u32); 10] = [
     ("CONTROL", size_of::<Control>() as u32),
     ("CPUS", size_of::<Cpu>() as u32),
     ("SETS", size_of::<Set>() as u32),
     ("LOG", size_of::<Slot>() as u32),
     ("COARSE", size_of::<CoarseSlot>() as u32),
     ("STACK_WORDS", size_of::<u64>() as u32),
+    ("INSPECT_CPUS", size_of::<InspectTotals>() as u32),
+    ("INSPECT_SEEN", size_of::<Seen>() as u32),
+    ("INSPECT_RECENT", size_of::<Recent>() as u32),
+    ("CONVERSATIONS", size_of::<Conversation>() as u32),
 ];
 
 /// Bytes of a table's definition: kind, key size, value size, entries, flags, two unused words.
