@@ -8,6 +8,7 @@
 mod aggregate;
 mod capture;
 mod config;
+mod doctor;
 mod pcap;
 mod pipeline;
 mod replay;
@@ -16,12 +17,18 @@ mod summary;
 
 pub use aggregate::{Aggregator, AggregatorSettings, AggregatorTotals};
 pub use capture::{
-    After, AttachMode, CaptureError, CaptureOptions, DrainTotals, FRAME_BYTES_MAX, FRAME_BYTES_MIN,
-    Folded, KernelCapture, KernelCounters, KernelTestRun, NicStatistics, ObjectError, TableSizes,
+    After, AttachMode, CaptureError, CaptureOptions, Channels, DrainTotals, FRAME_BYTES_MAX,
+    FRAME_BYTES_MIN, Folded, InterfaceFacts, Interrupt, KernelCapture, KernelCounters,
+    KernelInspection, KernelTestRun, MachineFacts, NicStatistics, ObjectError, Offloads, Rings,
+    Spread, TableSizes, XdpAttached,
 };
 pub use config::{
     AfterCounting, AttachBy, Bounded, CaptureConfig, Config, ConfigError, Cpu, EpochMs,
     FlowsConfig, OutputConfig, OutputKind, UplinkConfig,
+};
+pub use doctor::{
+    DoctorError, DoctorOptions, Finding, Inspector, Nic, Remedy, Report, Severity, Tcp, Traffic,
+    doctor_file, doctor_interface,
 };
 pub use pcap::{
     CaptureFile, CaptureFileError, CapturedFrame, INTERFACES_MAX, LinkType, RECORD_BYTES_MAX,

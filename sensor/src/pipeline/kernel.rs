@@ -54,7 +54,7 @@ pub fn run(config: &Config, options: &Options) -> Result<Outcome, PipelineError>
 }
 
 /// A message for each SIGINT or SIGTERM.
-pub(super) fn stop_on_signals() -> std::io::Result<(Receiver<()>, Handle)> {
+pub(crate) fn stop_on_signals() -> std::io::Result<(Receiver<()>, Handle)> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let handle = signals.handle();
     let (tell, stop) = bounded(SIGNALS_MAX);

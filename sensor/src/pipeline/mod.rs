@@ -33,6 +33,7 @@ use delivery::{Delivery, Ended, Patience};
 
 pub use deliver::{Delivered, deliver};
 pub use kernel::run;
+pub(crate) use kernel::stop_on_signals;
 pub use live::{Counts, Source, SourceError, SourceFacts, run_source};
 pub use offline::replay;
 
