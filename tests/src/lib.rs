@@ -4,10 +4,12 @@
 
 mod captures;
 mod cpu;
+mod mirror;
 mod programs;
 mod station;
 
 pub use captures::{capture_folder, skip};
 pub use cpu::stay_on_one_cpu;
+pub use mirror::{MirroredFrame, mirrored};
 pub use programs::{Process, program, read};
 pub use station::{Backend, Station};
