@@ -18,14 +18,14 @@ use rustix::thread::{MembarrierCommand, MembarrierQuery, membarrier, membarrier_
 use super::clock::{TickTime, Ticks};
 use super::error::system_error;
 use super::memory::Table;
-use super::{CaptureError, object};
+use super::{CaptureError, Programs, object};
 use outers::Outers;
 pub use totals::{DrainTotals, Folded, KernelCounters, LogFill};
 
 /// The program whose test run reads the tick counter.
-const CLOCK: &str = "clock";
+pub(super) const CLOCK: &str = "clock";
 /// Shortest frame that the kernel takes in a test run: an Ethernet header.
-const CLOCK_FRAME: [u8; 14] = [0; 14];
+pub(super) const CLOCK_FRAME: [u8; 14] = [0; 14];
 /// Kernel that first has everything the object needs (XDP links are the youngest).
 const KERNEL_NEEDED: (u8, u8, &str) = (5, 9, "5.9");
 /// A slot this many generations old gets a younger tag, long before its tag comes round again after 65,536.
@@ -119,11 +119,15 @@ impl Epochs {
         let rows = bounded_u32("the number of CPUs", rows)?;
         let mut ebpf = load_object(sizes, rows, regions)?;
         let mut cpus: Table<Cpu> = Table::take(&mut ebpf, "CPUS")?;
-        for row in 0..cpus.len() {
-            cpus.set(row, Cpu { region: NO_REGION, ..Cpu::default() });
+        // Field by field: a whole row would bring along what this process has where the alignment leaves a gap.
+        let rows = cpus.len();
+        for row in cpus.quiet(0, rows) {
+            row.region = NO_REGION;
         }
         for (region, cpu) in (0..regions).zip(&online) {
-            cpus.set(*cpu as usize, Cpu { region, ..Cpu::default() });
+            if let [row] = cpus.quiet(*cpu as usize, 1) {
+                row.region = region;
+            }
         }
         let control: Table<Control> = Table::take(&mut ebpf, "CONTROL")?;
         let generation = 1;
@@ -147,11 +151,6 @@ impl Epochs {
             generation,
             ticks,
         })
-    }
-
-    /// Loads a program into the kernel, which verifies it.
-    pub(super) fn program(&mut self, name: &'static str) -> Result<&mut Xdp, CaptureError> {
-        load_program(&mut self.ebpf, name)
     }
 
     /// Runs a loaded program on a frame, without any interface.
@@ -274,6 +273,12 @@ impl Epochs {
 fn add(sums: &mut [u64], more: &[u64]) {
     for (sum, one) in sums.iter_mut().zip(more) {
         *sum += one;
+    }
+}
+
+impl Programs for Epochs {
+    fn program(&mut self, name: &'static str) -> Result<&mut Xdp, CaptureError> {
+        load_program(&mut self.ebpf, name)
     }
 }
 
@@ -412,7 +417,7 @@ pub(super) struct Ran {
     pub(super) nanoseconds: u64,
 }
 
-fn check_kernel() -> Result<(), CaptureError> {
+pub(super) fn check_kernel() -> Result<(), CaptureError> {
     let (major, minor, needed) = KERNEL_NEEDED;
     let found = KernelVersion::current();
     if found.as_ref().is_ok_and(|found| *found < KernelVersion::new(major, minor, 0)) {
@@ -425,7 +430,7 @@ fn check_kernel() -> Result<(), CaptureError> {
     Ok(())
 }
 
-fn bounded_u32(what: &'static str, value: usize) -> Result<u32, CaptureError> {
+pub(super) fn bounded_u32(what: &'static str, value: usize) -> Result<u32, CaptureError> {
     /// Beyond this the largest table's index would leave 32 bits.
     const MOST: usize = 1024;
     match u32::try_from(value) {
@@ -449,24 +454,31 @@ fn load_object(sizes: TableSizes, rows: u32, regions: u32) -> Result<Ebpf, Captu
         .map_max_entries("OUTER_IDENTITIES", regions * OUTERS)
         .map_max_entries("FIRST_FRAGMENTS", regions * FRAGMENTS)
         .map_max_entries("WALKS", rows);
-    loader.load(object::OBJECT).map_err(|error| match error {
+    loader.load(object::OBJECT).map_err(to_load)
+}
+
+pub(super) fn to_load(error: aya::EbpfError) -> CaptureError {
+    match error {
         aya::EbpfError::MapError(aya::maps::MapError::CreateError { io_error, .. })
             if io_error.kind() == std::io::ErrorKind::PermissionDenied =>
         {
             CaptureError::NotPermitted { operation: "creating the flow tables", source: io_error }
         }
         other => CaptureError::Load(Box::new(other)),
-    })
+    }
 }
 
 /// So that nobody outside can choose addresses that share a set. The standard library draws the keys of its hash
 /// tables from the system's random source; one of them hashed is as good as any other way to it.
-fn random() -> [u8; 8] {
+pub(super) fn random() -> [u8; 8] {
     use std::hash::{BuildHasher as _, RandomState};
     RandomState::new().hash_one(0_u64).to_le_bytes()
 }
 
-fn load_program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, CaptureError> {
+pub(super) fn load_program<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut Xdp, CaptureError> {
     let failed = |source| CaptureError::Program { program: name, source: Box::new(source) };
     let program: &mut Xdp = ebpf
         .program_mut(name)
@@ -485,7 +497,12 @@ fn load_program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xd
     Ok(program)
 }
 
-fn run(ebpf: &Ebpf, program: &'static str, frame: &[u8], repeat: u32) -> Result<Ran, CaptureError> {
+pub(super) fn run(
+    ebpf: &Ebpf,
+    program: &'static str,
+    frame: &[u8],
+    repeat: u32,
+) -> Result<Ran, CaptureError> {
     let failed =
         |source| CaptureError::TestRun { program, bytes: frame.len(), source: Box::new(source) };
     let loaded: &Xdp = ebpf
