@@ -18,6 +18,7 @@ mod books;
 mod community_id;
 mod fragment;
 mod frame;
+pub mod inspect;
 pub mod kernel;
 mod key;
 mod observation;

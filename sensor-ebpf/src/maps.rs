@@ -12,7 +12,7 @@ use flow::{
 };
 
 /// Every array is mapped by user space.
-const FLAGS: usize = MMAPABLE as usize;
+pub(crate) const FLAGS: usize = MMAPABLE as usize;
 
 /// The running epoch, counters and cursors, by CPU number.
 #[btf_map]

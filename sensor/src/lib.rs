@@ -9,6 +9,7 @@ mod aggregate;
 mod balance;
 mod capture;
 mod config;
+mod doctor;
 mod metrics;
 mod pcap;
 mod pipeline;
@@ -20,13 +21,18 @@ mod traits;
 pub use aggregate::{Aggregator, AggregatorSettings, AggregatorTotals, ApartBy};
 pub use balance::{Balance, BalanceError, Equation, Term};
 pub use capture::{
-    After, AttachMode, Calls, CaptureError, CaptureOptions, DrainTotals, FRAME_BYTES_MAX,
-    FRAME_BYTES_MIN, Feeder, Folded, KernelCapture, KernelCounters, KernelTestRun, LogFill,
-    NicStatistics, ObjectError, PortStates, TableSizes,
+    After, AttachMode, Calls, CaptureError, CaptureOptions, Channels, DrainTotals, FRAME_BYTES_MAX,
+    FRAME_BYTES_MIN, Feeder, Folded, InterfaceFacts, Interrupt, KernelCapture, KernelCounters,
+    KernelInspection, KernelTestRun, LogFill, MachineFacts, NicStatistics, ObjectError, Offloads,
+    PortStates, Rings, Spread, TableSizes, XdpAttached,
 };
 pub use config::{
     AfterCounting, AttachBy, Bounded, CaptureConfig, Config, ConfigError, Cpu, EpochMs,
     FlowsConfig, ListenAddress, MetricsConfig, OutputConfig, OutputKind, PowerOfTwo, UplinkConfig,
+};
+pub use doctor::{
+    DoctorError, DoctorOptions, Finding, Inspector, Nic, Remedy, Report, Severity, Tcp, Traffic,
+    doctor_file, doctor_interface,
 };
 pub use pcap::{
     CaptureFile, CaptureFileError, CapturedFrame, INTERFACES_MAX, LinkType, RECORD_BYTES_MAX,

@@ -11,8 +11,8 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use jiff::Timestamp;
 use sensor::{
-    AfterCounting, AttachBy, Balance, BalanceError, Bounded, Config, Options, Outcome, OutputKind,
-    PipelineError, SUMMARY_NAME,
+    After, AfterCounting, AttachBy, AttachMode, Balance, BalanceError, Bounded, Config,
+    DoctorOptions, Options, Outcome, OutputKind, PipelineError, SUMMARY_NAME,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -74,6 +74,12 @@ enum Command {
         #[command(flatten)]
         output: OutputArgs,
     },
+    /// Find what breaks a mirror port, and say what mends it.
+    ///
+    /// Asks kernel and driver how they are set, listens for some seconds, and judges both. Changes
+    /// nothing: the commands are printed, not run. Exit code: 0 when there is no fault (there may be
+    /// warnings), 1 when there are faults, 2 when nothing could be examined.
+    Doctor(DoctorArgs),
     /// Exchange a one-time code for an identity.
     Enroll {
         /// The code, as the backend's operator gave it.
@@ -110,6 +116,34 @@ enum Command {
     },
 }
 
+/// How long the doctor listens, seconds.
+type ListenSeconds = Bounded<1, 3600>;
+
+#[derive(Args)]
+struct DoctorArgs {
+    /// Interface to examine.
+    #[arg(long, value_name = "NAME", required_unless_present = "file", conflicts_with = "file")]
+    interface: Option<String>,
+    /// Capture file to examine in its place, pcap or pcapng.
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// How long to listen, seconds.
+    #[arg(long, value_name = "N", default_value = "10", conflicts_with = "file")]
+    seconds: ListenSeconds,
+    /// Stop as soon as so many frames have been seen.
+    #[arg(long, value_name = "N", conflicts_with = "file")]
+    frames: Option<u64>,
+    /// What happens to a frame after it was looked at.
+    #[arg(long, conflicts_with = "file")]
+    after: Option<AfterCounting>,
+    /// How the kernel program is attached.
+    #[arg(long, conflicts_with = "file")]
+    mode: Option<AttachBy>,
+    /// Print the report as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
 /// Longest time that a delivery may take, milliseconds: up to a week.
 type WithinMs = Bounded<0, 604_800_000>;
 
@@ -130,7 +164,11 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
-        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| LOG_FILTER.into()))
+        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_unset| {
+            // What the doctor finds stands in its report.
+            let is_doctor = matches!(cli.command, Some(Command::Doctor(_)));
+            if is_doctor { "error" } else { LOG_FILTER }.into()
+        }))
         .with_target(false)
         .with_ansi(io::stderr().is_terminal())
         .init();
@@ -167,9 +205,13 @@ fn configuration(cli: &Cli) -> anyhow::Result<Config> {
             Some(output)
         }
         Some(Command::Replay { output, .. }) => Some(output),
-        Some(Command::Enroll { .. } | Command::Deliver { .. } | Command::Balance { .. }) | None => {
-            None
-        }
+        Some(
+            Command::Doctor(_)
+            | Command::Enroll { .. }
+            | Command::Deliver { .. }
+            | Command::Balance { .. },
+        )
+        | None => None,
     };
     if let Some(output) = output {
         if !output.output.is_empty() {
@@ -213,6 +255,7 @@ fn act(cli: Cli, config: &Config) -> anyhow::Result<ExitCode> {
             let options = Options { summary_file: output.summary, progress };
             sensor::replay(config, &options, &files)?
         }
+        Some(Command::Doctor(args)) => return doctor(args, config),
         Some(Command::Enroll { code, abandon_waiting }) => {
             return enroll(&code, abandon_waiting, config);
         }
@@ -221,6 +264,41 @@ fn act(cli: Cli, config: &Config) -> anyhow::Result<ExitCode> {
         None => anyhow::bail!("no command is given; see --help"),
     };
     Ok(report(&outcome))
+}
+
+fn doctor(args: DoctorArgs, config: &Config) -> anyhow::Result<ExitCode> {
+    let examined = match (args.interface, args.file) {
+        (Some(interface), _) => sensor::doctor_interface(&DoctorOptions {
+            interface,
+            listen: Duration::from_secs(args.seconds.get()),
+            frames: args.frames,
+            after: match args.after.unwrap_or(config.capture.after) {
+                AfterCounting::Auto => After::Auto,
+                AfterCounting::Drop => After::Drop,
+                AfterCounting::Pass => After::Pass,
+            },
+            mode: match args.mode.unwrap_or(config.capture.mode) {
+                AttachBy::Auto => None,
+                AttachBy::Native => Some(AttachMode::Native),
+                AttachBy::Generic => Some(AttachMode::Generic),
+            },
+        }),
+        (None, Some(file)) => sensor::doctor_file(&file),
+        (None, None) => anyhow::bail!("name an interface or a file; see --help"),
+    };
+    let report = match examined {
+        Ok(report) => report,
+        Err(error) => return Ok(fail(&error.into(), 2)),
+    };
+    let mut out = io::stdout().lock();
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &report)?;
+        writeln!(out)?;
+    } else {
+        let in_colours = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        out.write_all(report.text(in_colours).as_bytes())?;
+    }
+    Ok(if report.faults == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn enroll(code: &str, abandon_waiting: bool, config: &Config) -> anyhow::Result<ExitCode> {

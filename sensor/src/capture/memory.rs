@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::Ebpf;
 use aya::maps::{Map, MapData};
+use flow::inspect::{Conversation, InspectTotals};
 use flow::kernel::{CoarseSlot, Cpu, Set};
 use flow::{Outer, Slot};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
@@ -40,6 +41,10 @@ unsafe impl Shared for Set {}
 unsafe impl Shared for Slot {}
 // SAFETY: `repr(C)`, integers, padding spelt out, of exactly 64 bytes.
 unsafe impl Shared for CoarseSlot {}
+// SAFETY: `repr(C)`, integers of 64 bits only.
+unsafe impl Shared for InspectTotals {}
+// SAFETY: `repr(C)`, integers only, padding spelt out; its size is asserted beside it.
+unsafe impl Shared for Conversation {}
 
 /// An array that the XDP program and this process share.
 pub(super) struct Table<T> {
@@ -130,13 +135,6 @@ impl<T: Shared> Table<T> {
         // SAFETY: initialised (the kernel zeroes an array at creation), plain data by `Shared`, borrowed
         // mutably, and no program writes this half, as the caller made sure.
         unsafe { std::slice::from_raw_parts_mut(first.as_ptr(), length) }
-    }
-
-    /// Overwrites an entry before any program runs.
-    pub(super) fn set(&mut self, index: usize, value: T) {
-        if let [entry] = self.quiet(index, 1) {
-            *entry = value;
-        }
     }
 }
 

@@ -7,6 +7,7 @@
 mod clock;
 mod epochs;
 mod error;
+mod inspect;
 mod interface;
 mod memory;
 mod object;
@@ -18,14 +19,19 @@ use std::fmt;
 use std::time::Duration;
 
 use aya::programs::links::FdLink;
-use aya::programs::{ProgramError, XdpMode};
+use aya::programs::{ProgramError, Xdp, XdpMode};
 use flow::Observation;
 use rustix::io::Errno;
 use tracing::{info, warn};
 
 pub use epochs::{DrainTotals, Folded, KernelCounters, LogFill, TableSizes};
 pub use error::CaptureError;
-pub use interface::NicStatistics;
+pub use inspect::KernelInspection;
+pub(crate) use inspect::{COPY_WITHIN_MS, Inspected, Inspection};
+pub use interface::{
+    Channels, InterfaceFacts, Interrupt, MachineFacts, NicStatistics, Offloads, Rings, Spread,
+    XdpAttached,
+};
 pub use object::ObjectError;
 pub use test_run::{FRAME_BYTES_MAX, FRAME_BYTES_MIN, Feeder, KernelTestRun};
 pub use translated::Calls;
@@ -95,11 +101,17 @@ pub struct CaptureOptions {
     pub sizes: TableSizes,
 }
 
+/// The programs of a loaded object.
+trait Programs {
+    /// Loads a program into the kernel, which verifies it.
+    fn program(&mut self, name: &'static str) -> Result<&mut Xdp, CaptureError>;
+}
+
 /// One interface with the program on it.
 struct Attached {
     index: u32,
     mode: AttachMode,
-    /// What the driver had counted before.
+    /// What the driver had counted once it was attached.
     before: NicStatistics,
     /// Detaches when it is dropped, and when the process ends.
     _link: FdLink,
@@ -138,13 +150,28 @@ impl KernelCapture {
             chosen.push(interface);
         }
         let mut epochs = Epochs::load(options.sizes)?;
-        let mut attached = Vec::with_capacity(chosen.len());
+        let mut attached: Vec<Attached> = Vec::with_capacity(chosen.len());
         let mut watch = Watch::default();
         for interface in chosen {
             let used = interfaces.used_for(interface, &all).map_err(to_interfaces)?;
-            let drops = drops(&interface.name, options.after, used);
-            attached.push(attach_interface(&mut epochs, interface, drops, options.mode)?);
+            let names = if drops(&interface.name, options.after, used) {
+                ["count_drop", "count_drop_frags"]
+            } else {
+                ["count_pass", "count_pass_frags"]
+            };
+            let (mode, link) = attach_interface(&mut epochs, interface, names, options.mode)?;
+            attached.push(Attached {
+                index: interface.index,
+                mode,
+                before: NicStatistics::default(),
+                _link: link,
+            });
             watch.add(interface);
+        }
+        // Attaching takes a while: what was counted meanwhile is not ours either.
+        let all = interfaces.list().map_err(to_interfaces)?;
+        for one in &mut attached {
+            one.before = statistics_of(&interfaces, &all, one.index);
         }
         info!(tick_us = epochs.tick_ns() / 1000, "time stamps are exact to one tick of the kernel");
         let statistics = NicStatistics::default();
@@ -213,11 +240,10 @@ impl KernelCapture {
     }
 
     fn statistics_in(&self, all: &[Interface]) -> NicStatistics {
-        let sums = self.attached.iter().map(|one| {
-            // An interface that has gone is unknown, not 0.
-            let now = all.iter().find(|interface| interface.index == one.index);
-            now.map_or(NicStatistics::default(), |now| now.statistics.since(one.before))
-        });
+        let sums = self
+            .attached
+            .iter()
+            .map(|one| statistics_of(&self.interfaces, all, one.index).since(one.before));
         sums.reduce(NicStatistics::plus).unwrap_or_default()
     }
 
@@ -253,6 +279,12 @@ impl KernelCapture {
     }
 }
 
+/// What card and driver of an interface have counted; of one that has gone that is unknown, not 0.
+fn statistics_of(interfaces: &Interfaces, all: &[Interface], index: u32) -> NicStatistics {
+    let found = all.iter().find(|interface| interface.index == index);
+    found.map_or(NicStatistics::default(), |found| interfaces.statistics(found))
+}
+
 fn to_interfaces(error: std::io::Error) -> CaptureError {
     CaptureError::Interfaces(error)
 }
@@ -279,24 +311,31 @@ fn drops(name: &str, after: After, used: Option<Use>) -> bool {
     }
 }
 
+/// Facts about the interface of this name, and the machine.
+pub(crate) fn interface_facts(name: &str) -> Result<InterfaceFacts, CaptureError> {
+    let facts = Interfaces::open().and_then(|interfaces| interfaces.facts(name));
+    facts
+        .map_err(to_interfaces)?
+        .ok_or_else(|| CaptureError::UnknownInterface { name: name.to_owned() })
+}
+
+/// Attaches the first program, or the second where the driver wants one that takes frames in several buffers.
 fn attach_interface(
-    epochs: &mut Epochs,
+    programs: &mut impl Programs,
     interface: &Interface,
-    drops: bool,
+    [whole, in_parts]: [&'static str; 2],
     mode: Option<AttachMode>,
-) -> Result<Attached, CaptureError> {
-    let [whole, in_parts] =
-        if drops { ["count_drop", "count_drop_frags"] } else { ["count_pass", "count_pass_frags"] };
+) -> Result<(AttachMode, FdLink), CaptureError> {
     let native = match mode {
         Some(AttachMode::Generic) => None,
         // Jumbo frames arrive in several buffers; a driver set up for them wants the program that knows it.
         None | Some(AttachMode::Native) => {
-            Some(attach_program(epochs, interface, whole, AttachMode::Native).or_else(|error| {
+            Some(attach_program(programs, interface, whole, AttachMode::Native).or_else(|error| {
                 if is_final(&error) {
                     return Err(error);
                 }
                 // If that fails too, the first reason is the telling one.
-                attach_program(epochs, interface, in_parts, AttachMode::Native).or(Err(error))
+                attach_program(programs, interface, in_parts, AttachMode::Native).or(Err(error))
             }))
         }
     };
@@ -309,9 +348,9 @@ fn attach_interface(
                 error = describe(&error),
                 "no native XDP on this interface: generic mode is slower and loses frames at high rates"
             );
-            attach_program(epochs, interface, whole, AttachMode::Generic)
+            attach_program(programs, interface, whole, AttachMode::Generic)
         }
-        None => attach_program(epochs, interface, whole, AttachMode::Generic),
+        None => attach_program(programs, interface, whole, AttachMode::Generic),
     }
 }
 
@@ -320,7 +359,7 @@ const fn is_final(error: &CaptureError) -> bool {
     !matches!(error, CaptureError::Attach { .. } | CaptureError::NoLink { .. })
 }
 
-fn describe(error: &CaptureError) -> String {
+pub(crate) fn describe(error: &CaptureError) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
@@ -332,12 +371,12 @@ fn describe(error: &CaptureError) -> String {
 }
 
 fn attach_program(
-    epochs: &mut Epochs,
+    programs: &mut impl Programs,
     interface: &Interface,
     program: &'static str,
     mode: AttachMode,
-) -> Result<Attached, CaptureError> {
-    let program = epochs.program(program)?;
+) -> Result<(AttachMode, FdLink), CaptureError> {
+    let program = programs.program(program)?;
     let failed = |error: ProgramError| to_attach(&interface.name, mode, error);
     let identifier = program.attach_to_if_index(interface.index, mode.flag()).map_err(failed)?;
     let link = program.take_link(identifier).map_err(failed)?;
@@ -345,7 +384,7 @@ fn attach_program(
     let Ok(link) = FdLink::try_from(link) else {
         return Err(CaptureError::NoLink { name: interface.name.clone(), mode: mode.name() });
     };
-    Ok(Attached { index: interface.index, mode, before: interface.statistics, _link: link })
+    Ok((mode, link))
 }
 
 fn to_attach(name: &str, mode: AttachMode, error: ProgramError) -> CaptureError {

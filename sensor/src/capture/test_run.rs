@@ -7,7 +7,7 @@ use flow::Observation;
 
 use super::epochs::{DrainTotals, Epochs, KernelCounters, LogFill, TableSizes};
 use super::translated::{self, Calls};
-use super::{CaptureError, object};
+use super::{CaptureError, Programs as _, object};
 
 /// Shortest frame that the kernel takes: an Ethernet header.
 pub const FRAME_BYTES_MIN: usize = 14;

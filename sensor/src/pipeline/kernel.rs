@@ -65,7 +65,7 @@ pub fn run(config: &Config, options: &Options) -> Result<Outcome, PipelineError>
 
 /// A message for each SIGINT, SIGTERM or SIGHUP; a hang-up only where this process was not started so as
 /// to ignore it, as `nohup` does.
-pub(super) fn stop_on_signals() -> std::io::Result<(Receiver<()>, Handle)> {
+pub(crate) fn stop_on_signals() -> std::io::Result<(Receiver<()>, Handle)> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     if !ignores(SIGHUP) {
         signals.add_signal(SIGHUP)?;
@@ -136,6 +136,7 @@ impl Kernel {
         let received = since(latest.nic.received, first.nic.received);
         let received = received.map(|frames| frames + first.frames_seen);
         let missed = since(latest.nic.missed, first.nic.missed);
+        let unclear = since(latest.nic.unclear, first.nic.unclear);
         // Once detached, all that came after the look was on its way when the drivers were read.
         let meanwhile =
             if self.stopped { frames_seen - latest.frames_seen } else { latest.frames_meanwhile };
@@ -151,7 +152,7 @@ impl Kernel {
             interfaces_gone: Some(latest.states.gone),
             interface_losses: Some(latest.states.losses),
         };
-        (NicStatistics { received, missed }, counts)
+        (NicStatistics { received, missed, unclear }, counts)
     }
 }
 

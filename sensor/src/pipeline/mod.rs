@@ -42,6 +42,7 @@ use losses::losses;
 pub use deliver::{Delivered, deliver};
 pub(crate) use folding::FoldingTotals;
 pub use kernel::run;
+pub(crate) use kernel::stop_on_signals;
 pub use live::{Counts, PortCounts, Source, SourceError, SourceFacts, run_source};
 pub use offline::replay;
 

@@ -19,14 +19,14 @@ use rustix::thread::{MembarrierCommand, MembarrierQuery, membarrier, membarrier_
 use super::clock::{TickTime, Ticks};
 use super::error::system_error;
 use super::memory::Table;
-use super::{CaptureError, object};
+use super::{CaptureError, Programs, object};
 use outers::Outers;
 pub use totals::{DrainTotals, Folded, KernelCounters, LogFill};
 
 /// The program whose test run reads the tick counter.
-const CLOCK: &str = "clock";
+pub(super) const CLOCK: &str = "clock";
 /// Shortest frame that the kernel takes in a test run: an Ethernet header.
-const CLOCK_FRAME: [u8; 14] = [0; 14];
+pub(super) const CLOCK_FRAME: [u8; 14] = [0; 14];
 /// Kernel that first has everything the object needs (XDP links are the youngest).
 const KERNEL_NEEDED: (u8, u8, &str) = (5, 9, "5.9");
 /// A slot this many generations old gets a younger tag, long before its tag comes round again after 65,536.
@@ -130,17 +130,20 @@ impl Epochs {
         let mut ebpf = load_object(object, own, sizes, rows, regions)?;
         let mut cpus: Table<Cpu> = Table::take(&mut ebpf, "CPUS")?;
         let generation = 1;
-        let row = |region| Cpu {
-            epoch: epoch_word(generation, region, sizes.sets),
-            region,
-            sets: sizes.sets,
-            ..Cpu::default()
+        // Field by field: a whole row would bring along what this process has where the alignment leaves a gap.
+        let begin = |row: &mut Cpu, region| {
+            row.epoch = epoch_word(generation, region, sizes.sets);
+            row.region = region;
+            row.sets = sizes.sets;
         };
-        for number in 0..cpus.len() {
-            cpus.set(number, row(NO_REGION));
+        let all = cpus.len();
+        for row in cpus.quiet(0, all) {
+            begin(row, NO_REGION);
         }
         for (region, number) in (0..regions).zip(&online) {
-            cpus.set(*number as usize, row(region));
+            if let [row] = cpus.quiet(*number as usize, 1) {
+                begin(row, region);
+            }
         }
         load_program(&mut ebpf, CLOCK)?;
         let ticks = Ticks::calibrate(|| run(&ebpf, CLOCK, &CLOCK_FRAME, 1).map(|ran| ran.verdict))?;
@@ -160,11 +163,6 @@ impl Epochs {
             generation,
             ticks,
         })
-    }
-
-    /// Loads a program into the kernel, which verifies it.
-    pub(super) fn program(&mut self, name: &'static str) -> Result<&mut Xdp, CaptureError> {
-        load_program(&mut self.ebpf, name)
     }
 
     /// Runs a loaded program on a frame, without any interface.
@@ -290,6 +288,12 @@ impl Epochs {
 fn add(sums: &mut [u64], more: &[u64]) {
     for (sum, one) in sums.iter_mut().zip(more) {
         *sum += one;
+    }
+}
+
+impl Programs for Epochs {
+    fn program(&mut self, name: &'static str) -> Result<&mut Xdp, CaptureError> {
+        load_program(&mut self.ebpf, name)
     }
 }
 
@@ -428,7 +432,7 @@ pub(super) struct Ran {
     pub(super) nanoseconds: u64,
 }
 
-fn check_kernel() -> Result<(), CaptureError> {
+pub(super) fn check_kernel() -> Result<(), CaptureError> {
     let (major, minor, needed) = KERNEL_NEEDED;
     let found = KernelVersion::current();
     if found.as_ref().is_ok_and(|found| *found < KernelVersion::new(major, minor, 0)) {
@@ -441,7 +445,7 @@ fn check_kernel() -> Result<(), CaptureError> {
     Ok(())
 }
 
-fn bounded_u32(what: &'static str, value: usize) -> Result<u32, CaptureError> {
+pub(super) fn bounded_u32(what: &'static str, value: usize) -> Result<u32, CaptureError> {
     /// Beyond this the largest table's index would leave 32 bits.
     const MOST: usize = 1024;
     match u32::try_from(value) {
@@ -477,14 +481,24 @@ fn load_object(
     for (name, entries) in tables {
         loader.map_max_entries(name, *entries);
     }
-    loader.load(object).map_err(|error| match error {
+    loader.load(object).map_err(to_load)
+}
+
+pub(super) fn to_load(error: aya::EbpfError) -> CaptureError {
+    match error {
         aya::EbpfError::MapError(aya::maps::MapError::CreateError { io_error, .. })
             if io_error.kind() == std::io::ErrorKind::PermissionDenied =>
         {
             CaptureError::NotPermitted { operation: "creating the flow tables", source: io_error }
         }
         other => CaptureError::Load(Box::new(other)),
-    })
+    }
+}
+
+/// A secret number.
+pub(super) fn random() -> u64 {
+    let [number, ..] = hash_factors();
+    number
 }
 
 /// Secret, so that nobody outside can choose addresses that share a set. The standard library draws the keys of its
@@ -496,7 +510,10 @@ fn hash_factors() -> [u64; 5] {
     std::array::from_fn(|index| random.hash_one(index) | 1)
 }
 
-fn load_program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, CaptureError> {
+pub(super) fn load_program<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut Xdp, CaptureError> {
     let failed = |source| CaptureError::Program { program: name, source: Box::new(source) };
     let program: &mut Xdp = ebpf
         .program_mut(name)
@@ -515,7 +532,12 @@ fn load_program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xd
     Ok(program)
 }
 
-fn run(ebpf: &Ebpf, program: &'static str, frame: &[u8], repeat: u32) -> Result<Ran, CaptureError> {
+pub(super) fn run(
+    ebpf: &Ebpf,
+    program: &'static str,
+    frame: &[u8],
+    repeat: u32,
+) -> Result<Ran, CaptureError> {
     let failed =
         |source| CaptureError::TestRun { program, bytes: frame.len(), source: Box::new(source) };
     let loaded: &Xdp = ebpf

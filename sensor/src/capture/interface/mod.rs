@@ -1,5 +1,10 @@
-//! Asks the kernel (rtnetlink) what an interface is: its number, whether this machine uses it for anything, and
-//! what its driver has counted. Works in the network namespace in which it was opened, from any thread.
+//! Asks the kernel (rtnetlink) and the driver (ethtool) what an interface is: its number, whether this machine uses
+//! it for anything, what card and driver have counted, and how they are set. Works in the network namespace in
+//! which it was opened, from any thread. Changes nothing.
+
+mod ethtool;
+mod facts;
+mod statistics;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -8,6 +13,12 @@ use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with,
 };
+
+use ethtool::Ethtool;
+pub use ethtool::{Channels, Offloads, Rings, Spread};
+pub use facts::{InterfaceFacts, Interrupt, MachineFacts, XdpAttached};
+use statistics::Generic;
+pub use statistics::NicStatistics;
 
 /// Interfaces that are looked at; more are not a machine that this runs on.
 const INTERFACES_MAX: usize = 16_384;
@@ -23,53 +34,29 @@ const NLMSG_DONE: u16 = 3;
 /// `NLM_F_REQUEST | NLM_F_DUMP`.
 const REQUEST_DUMP: u16 = 0x301;
 
+const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_STATS64: u16 = 23;
+const IFLA_PROMISCUITY: u16 = 30;
+const IFLA_NUM_RX_QUEUES: u16 = 32;
+const IFLA_CARRIER: u16 = 33;
 const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_XDP: u16 = 43;
 const IFLA_INFO_KIND: u16 = 1;
 
 const AF_INET6: u8 = 10;
 const RT_SCOPE_LINK: u8 = 253;
-
-/// What the driver counted since the interface came up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NicStatistics {
-    /// Frames received (`rx_packets`).
-    pub received: Option<u64>,
-    /// Frames that the card received and lost for want of room (`rx_missed_errors`), plus those that the driver
-    /// dropped before the XDP program (`rx_dropped`).
-    pub missed: Option<u64>,
-}
-
-impl NicStatistics {
-    /// What was counted after `earlier`; unknown where either is.
-    pub(super) fn since(self, earlier: Self) -> Self {
-        let difference = |now: Option<u64>, then: Option<u64>| Some(now?.saturating_sub(then?));
-        Self {
-            received: difference(self.received, earlier.received),
-            missed: difference(self.missed, earlier.missed),
-        }
-    }
-
-    /// The sum over two interfaces; unknown where one is.
-    pub(super) fn plus(self, other: Self) -> Self {
-        let sum = |one: Option<u64>, two: Option<u64>| Some(one? + two?);
-        Self {
-            received: sum(self.received, other.received),
-            missed: sum(self.missed, other.missed),
-        }
-    }
-}
 
 /// One interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Interface {
     pub(super) index: u32,
     pub(super) name: String,
-    pub(super) statistics: NicStatistics,
+    generic: Generic,
     /// It is switched on and has a carrier, so that frames can come.
     pub(super) is_up: bool,
     master: Option<u32>,
@@ -89,9 +76,10 @@ pub(super) enum Use {
     Stacked,
 }
 
-/// A socket to the kernel.
+/// Sockets to the kernel.
 pub(super) struct Interfaces {
     socket: OwnedFd,
+    ethtool: Ethtool,
 }
 
 impl Interfaces {
@@ -102,7 +90,7 @@ impl Interfaces {
             SocketFlags::CLOEXEC,
             None, // Protocol 0 is NETLINK_ROUTE.
         )?;
-        Ok(Self { socket })
+        Ok(Self { socket, ethtool: Ethtool::open()? })
     }
 
     /// Every interface of the namespace.
@@ -199,10 +187,10 @@ fn parse_link(body: &[u8]) -> Option<Interface> {
             }
             IFLA_STATS64 => {
                 // struct rtnl_link_stats64: rx_packets is word 0, rx_dropped 6, rx_missed_errors 15.
-                let missed = u64_at(value, 15 * 8).zip(u64_at(value, 6 * 8));
-                interface.statistics = NicStatistics {
+                interface.generic = Generic {
                     received: u64_at(value, 0),
-                    missed: missed.map(|(missed, dropped)| missed + dropped),
+                    missed: u64_at(value, 15 * 8),
+                    dropped: u64_at(value, 6 * 8),
                 };
             }
             _ => {}

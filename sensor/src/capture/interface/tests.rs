@@ -1,7 +1,9 @@
 //! Answers of the kernel, made by hand.
 
+use super::facts::{kibibytes, read_link};
 use super::{
-    Attributes, Interface, NicStatistics, is_address_of, is_stacked_on, parse_link, read_messages,
+    Attributes, Generic, Interface, InterfaceFacts, NicStatistics, XdpAttached, is_address_of,
+    is_stacked_on, parse_link, read_messages,
 };
 
 fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
@@ -55,7 +57,7 @@ fn a_link_has_its_name_its_stack_and_its_counters() {
     let expected = Interface {
         index: 7,
         name: "span0.10".to_owned(),
-        statistics: NicStatistics { received: Some(1000), missed: Some(7) },
+        generic: Generic { received: Some(1000), missed: Some(4), dropped: Some(3) },
         is_up: false,
         master: Some(3),
         link: Some(6),
@@ -86,14 +88,74 @@ fn the_other_end_of_a_veth_pair_is_not_stacked() {
     );
 }
 
+fn own(counters: &[(&str, u64)]) -> Vec<(String, u64)> {
+    counters.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
+}
+
 #[test]
-fn counters_that_the_driver_does_not_give_are_unknown() {
+fn counters_that_nobody_gives_are_unknown() {
     let parsed = parse_link(&link(7, &[attribute(3, b"a\0")])).expect("a whole message");
-    assert_eq!(parsed.statistics, NicStatistics::default());
-    let known = NicStatistics { received: Some(5), missed: Some(0) };
-    assert_eq!(parsed.statistics.plus(known).received, None);
-    assert_eq!(known.since(parsed.statistics).received, None);
-    assert_eq!(known.since(NicStatistics { received: Some(2), missed: Some(0) }).received, Some(3));
+    let nothing = NicStatistics::new(parsed.generic, Some("veth"), &[]);
+    assert_eq!(nothing, NicStatistics::default());
+    let known = NicStatistics { received: Some(5), missed: Some(0), unclear: Some(0) };
+    assert_eq!(nothing.plus(known).received, None);
+    assert_eq!(known.since(nothing).received, None);
+    assert_eq!(known.since(known), NicStatistics { received: Some(0), ..known });
+}
+
+#[test]
+fn drops_at_a_place_that_nobody_names_make_the_loss_unknown() {
+    let before = NicStatistics { received: Some(10), missed: Some(2), unclear: Some(4) };
+    let after = NicStatistics { received: Some(20), missed: Some(5), unclear: Some(4) };
+    assert_eq!(after.since(before).missed, Some(3), "nothing unclear happened meanwhile");
+    let unclear = NicStatistics { unclear: Some(5), ..after };
+    assert_eq!(unclear.since(before).missed, None);
+    assert_eq!(unclear.since(before).unclear, Some(1));
+}
+
+#[test]
+fn a_known_driver_says_where_frames_were_lost() {
+    let generic = Generic { received: Some(100), missed: Some(1), dropped: Some(30) };
+    // What the program dropped is no loss, although this driver counts it as drops.
+    let counters =
+        own(&[("rx0_drops", 20), ("rx1_drops", 8), ("rx0_xdp_drops", 25), ("rx_drops", 9)]);
+    let virtio = NicStatistics::new(generic, Some("virtio_net"), &counters);
+    assert_eq!((virtio.missed, virtio.unclear), (Some(1 + 28 - 25), Some(2)));
+    let mlx5 = NicStatistics::new(generic, Some("mlx5_core"), &own(&[("rx_discards_phy", 7)]));
+    assert_eq!((mlx5.missed, mlx5.unclear), (Some(8), Some(30)));
+    let other = NicStatistics::new(generic, Some("other"), &own(&[("rx_discards_phy", 7)]));
+    assert_eq!((other.missed, other.unclear), (Some(1), Some(30)));
+}
+
+#[test]
+fn a_link_tells_what_it_is_set_to() {
+    let xdp = [attribute(2, &[1]), attribute(4, &99_u32.to_le_bytes())].concat();
+    let mut body = link(
+        7,
+        &[
+            attribute(1, &[2, 0, 0, 0, 0, 0x1f]),
+            attribute(4, &9000_u32.to_le_bytes()),
+            attribute(30, &1_u32.to_le_bytes()),
+            attribute(33, &[0]),
+            attribute(43, &xdp),
+        ],
+    );
+    body[8] = 1;
+    let mut facts = InterfaceFacts::default();
+    read_link(&body, &mut facts);
+    assert_eq!((facts.up, facts.mtu, facts.carrier), (true, Some(9000), Some(false)));
+    assert_eq!(facts.promiscuous, Some(true), "somebody asked for it, if not by the flag");
+    assert_eq!(facts.xdp, Some(XdpAttached { mode: "native", program: Some(99) }));
+    assert_eq!(facts.hardware_address.as_deref(), Some("02:00:00:00:00:1f"));
+    assert_eq!(facts.address_number(), 0x0200_0000_001f);
+    read_link(&link(7, &[attribute(43, &attribute(2, &[0]))]), &mut facts);
+    assert_eq!((facts.up, facts.xdp), (false, None));
+}
+
+#[test]
+fn a_cache_has_a_size_in_kibibytes() {
+    assert_eq!(kibibytes("32768K"), Some(33_554_432));
+    assert_eq!((kibibytes("32"), kibibytes("K"), kibibytes("")), (None, None, None));
 }
 
 #[test]

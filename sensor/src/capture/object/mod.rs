@@ -40,13 +40,17 @@ const FUNCTIONS: &str = ".text";
 
 /// Every program, with its section. What it may return, drop or pass, is in its code; what could send a frame
 /// elsewhere is a helper, and on no list.
-const PROGRAMS: [(&str, &str); 6] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("xdp", "clock"),
     ("xdp", "count_drop"),
     ("xdp", "count_pass"),
     ("xdp", "floor_drop"),
+    ("xdp", "inspect_drop"),
+    ("xdp", "inspect_pass"),
     ("xdp.frags", "count_drop_frags"),
     ("xdp.frags", "count_pass_frags"),
+    ("xdp.frags", "inspect_drop_frags"),
+    ("xdp.frags", "inspect_pass_frags"),
 ];
 
 /// Sections that a loader makes no memory of that a program can write.

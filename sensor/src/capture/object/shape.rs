@@ -7,6 +7,7 @@
 use std::fmt;
 use std::mem::offset_of;
 
+use flow::inspect::{Conversation, InspectTotals, Recent, Seen, Segment, Stream};
 use flow::kernel::{CoarseSlot, Cpu, Set};
 use flow::{Address, FlowKey, FragmentSlot, Outer, Slot, Walk};
 
@@ -118,6 +119,78 @@ kept!(CoarseSlot {
     generation: u32,
     padding: u32,
 });
+
+kept!(InspectTotals {
+    frames: u64,
+    bytes: u64,
+    frames_group: u64,
+    frames_own: u64,
+    frame_bytes_max: u64,
+    frames_jumbo: u64,
+    frames_cut: u64,
+    cut_bytes_max: u64,
+    frames_tagged: u64,
+    frames_tagged_twice: u64,
+    packets_ip: u64,
+    packets_malformed: u64,
+    fragments: u64,
+    packets_tcp: u64,
+    tcp_cut: u64,
+    unplaced: u64,
+    unplaced_syns: u64,
+    comparable: u64,
+    copies: u64,
+    copies_other_ttl: u64,
+    copies_other_tags: u64,
+    not_ip: [u64; flow::kernel::NOT_IP_KINDS],
+    encapsulated: [u64; flow::inspect::ENCAPSULATION_KINDS],
+});
+kept!(Segment {
+    sequence: u32,
+    acknowledgement: u32,
+    payload: u32,
+    tags: u32,
+    cpu: u16,
+    flags: u8,
+    padding: u8,
+});
+kept!(Seen {
+    key: FlowKey,
+    outer: Outer,
+    identity: u64,
+    segment: Segment,
+    tags: u32,
+    ttl: u32,
+    fragment: u32,
+    network_offset: u32,
+    transport_offset: u32,
+    length_told: u32,
+    has_segment: u32,
+});
+kept!(Recent { identity: u64, ticks: u32, tags: u32, ttl: u32, padding: u32 });
+kept!(Stream {
+    payload_bytes: u64,
+    gap_bytes: u64,
+    lost_bytes: u64,
+    packets: u32,
+    segments: u32,
+    gaps: u32,
+    late: u32,
+    retransmitted: u32,
+    lost_gaps: u32,
+    holes_unwatched: u32,
+    tag_changes: u32,
+    cpu_changes: u32,
+    next: u32,
+    acknowledged: u32,
+    tags: u32,
+    holes: [[u32; 2]; flow::inspect::HOLES],
+    cpu: u16,
+    payload_max: u16,
+    state: u16,
+    padding: u16,
+});
+kept!(Conversation { tag: u64, key: FlowKey, streams: [Stream; 2] });
 
 /// The same for a type whose fields are its own business, with their offsets; that the list is complete shows in the
 /// object, of which the comparison wants every field, and in the sum of the sizes.

@@ -4,6 +4,7 @@
 //! The definitions are read from where the loader reads them: the variables of section `.maps` in the object's
 //! types.
 
+use flow::inspect::{Conversation, InspectTotals, Recent, Seen};
 use flow::kernel::{CoarseSlot, Cpu, MMAPABLE, Set};
 use flow::{FragmentSlot, Outer, Slot, Walk};
 
@@ -17,8 +18,9 @@ pub(super) const SECTION: &str = ".maps";
 /// `BPF_MAP_TYPE_ARRAY`, the only kind of table.
 const ARRAY: usize = 2;
 
-/// Every table, with what its entries are made of: integers only, and of packet bytes no more than two addresses.
-pub(super) const TABLES: [(&str, Shape); 7] = [
+/// Every table, with what its entries are made of: integers only, and of packet bytes no more than two addresses. The
+/// last four are the inspection's, and empty while the sensor counts.
+pub(super) const TABLES: [(&str, Shape); 11] = [
     ("CPUS", Cpu::SHAPE),
     ("SETS", Set::SHAPE),
     ("LOG", Slot::SHAPE),
@@ -26,6 +28,10 @@ pub(super) const TABLES: [(&str, Shape); 7] = [
     ("OUTER_IDENTITIES", Outer::SHAPE),
     ("FIRST_FRAGMENTS", FragmentSlot::SHAPE),
     ("WALKS", Walk::SHAPE),
+    ("INSPECT_CPUS", InspectTotals::SHAPE),
+    ("INSPECT_SEEN", Seen::SHAPE),
+    ("INSPECT_RECENT", Recent::SHAPE),
+    ("CONVERSATIONS", Conversation::SHAPE),
 ];
 
 /// Refuses tables beyond the list, and those that are not as the list has them.
