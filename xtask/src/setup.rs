@@ -17,10 +17,11 @@ pub(crate) struct Tool {
 pub(crate) const DEMO: &[Tool] =
     &[Tool { program: "ip", package: "iproute2" }, Tool { program: "tc", package: "iproute2" }];
 
-/// What the tests need beside that: the third opinion on every capture.
+/// What the tests need beside that: offloads to switch for the doctor, and the third opinion on every capture.
 pub(crate) const TEST: &[Tool] = &[
     Tool { program: "ip", package: "iproute2" },
     Tool { program: "tc", package: "iproute2" },
+    Tool { program: "ethtool", package: "ethtool" },
     Tool { program: "tshark", package: "tshark" },
 ];
 

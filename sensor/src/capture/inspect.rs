@@ -3,7 +3,6 @@
 //! and no packet byte comes here.
 
 use aya::programs::Xdp;
-use aya::programs::links::FdLink;
 use aya::util::{nr_cpus, online_cpus};
 use aya::{Ebpf, EbpfLoader};
 use flow::inspect::{CONVERSATION_PLACES, Conversation, InspectTotals, RECENT_PLACES};
@@ -16,8 +15,8 @@ use super::epochs::{
 use super::interface::{Interfaces, NicStatistics};
 use super::memory::Table;
 use super::{
-    After, AttachMode, CaptureError, InterfaceFacts, Programs, attach_interface, drops, object,
-    to_interfaces,
+    After, AttachMode, CaptureError, InterfaceFacts, Listening, Programs, attach_interface, drops,
+    object, to_interfaces,
 };
 
 /// How long after a packet its copy may come. A switch sends both copies within the time that one frame waits in
@@ -105,7 +104,7 @@ pub(crate) struct Inspection {
     index: u32,
     before: NicStatistics,
     mode: AttachMode,
-    link: Option<FdLink>,
+    listening: Option<Listening>,
 }
 
 impl Inspection {
@@ -134,8 +133,8 @@ impl Inspection {
         };
         let before = interfaces.statistics(interface);
         let index = interface.index;
-        let (mode, link) = attach_interface(&mut loaded, interface, names, mode)?;
-        Ok(Self { loaded, interfaces, index, before, mode, link: Some(link) })
+        let (mode, listening) = attach_interface(&mut loaded, interface, names, mode)?;
+        Ok(Self { loaded, interfaces, index, before, mode, listening: Some(listening) })
     }
 
     /// Where the program runs.
@@ -162,7 +161,7 @@ impl Inspection {
         let nic = now.map_or(NicStatistics::default(), |now| {
             self.interfaces.statistics(now).since(self.before)
         });
-        drop(self.link.take());
+        drop(self.listening.take());
         membarrier(MembarrierCommand::Global)
             .map_err(|error| CaptureError::Barrier(error.into()))?;
         Ok((self.loaded.read(), nic))

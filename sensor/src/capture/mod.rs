@@ -11,6 +11,7 @@ mod inspect;
 mod interface;
 mod memory;
 mod object;
+mod promiscuous;
 mod test_run;
 mod translated;
 mod watch;
@@ -40,6 +41,7 @@ pub use watch::PortStates;
 use epochs::Epochs;
 use error::system_error;
 use interface::{Interface, Interfaces, Use};
+use promiscuous::Promiscuous;
 use watch::Watch;
 
 /// Where in the kernel the program runs.
@@ -113,8 +115,14 @@ struct Attached {
     mode: AttachMode,
     /// What the driver had counted once it was attached.
     before: NicStatistics,
-    /// Detaches when it is dropped, and when the process ends.
+    _listening: Listening,
+}
+
+/// Detaches the program and lets the port be as it was when it is dropped, and when the process ends.
+struct Listening {
     _link: FdLink,
+    /// `None` where this process may not ask for it.
+    _promiscuous: Option<Promiscuous>,
 }
 
 /// The XDP program at work on one or more interfaces. Dropping it detaches; so does the end of the process,
@@ -159,12 +167,12 @@ impl KernelCapture {
             } else {
                 ["count_pass", "count_pass_frags"]
             };
-            let (mode, link) = attach_interface(&mut epochs, interface, names, options.mode)?;
+            let (mode, listening) = attach_interface(&mut epochs, interface, names, options.mode)?;
             attached.push(Attached {
                 index: interface.index,
                 mode,
                 before: NicStatistics::default(),
-                _link: link,
+                _listening: listening,
             });
             watch.add(interface);
         }
@@ -319,8 +327,28 @@ pub(crate) fn interface_facts(name: &str) -> Result<InterfaceFacts, CaptureError
         .ok_or_else(|| CaptureError::UnknownInterface { name: name.to_owned() })
 }
 
-/// Attaches the first program, or the second where the driver wants one that takes frames in several buffers.
+/// Attaches a program and makes the port promiscuous.
 fn attach_interface(
+    programs: &mut impl Programs,
+    interface: &Interface,
+    names: [&'static str; 2],
+    mode: Option<AttachMode>,
+) -> Result<(AttachMode, Listening), CaptureError> {
+    let (mode, link) = attach_either(programs, interface, names, mode)?;
+    let promiscuous = Promiscuous::enter(interface.index).inspect_err(|error| {
+        let name = &interface.name;
+        info!(
+            interface = name,
+            %error,
+            "promiscuity is left as it is (CAP_NET_RAW is needed to change it); `ip link set dev {name} promisc on` \
+             makes a card take frames for others"
+        );
+    });
+    Ok((mode, Listening { _link: link, _promiscuous: promiscuous.ok() }))
+}
+
+/// Attaches the first program, or the second where the driver wants one that takes frames in several buffers.
+fn attach_either(
     programs: &mut impl Programs,
     interface: &Interface,
     [whole, in_parts]: [&'static str; 2],

@@ -20,14 +20,17 @@ impl Promiscuous {
     /// Wishes it for the interface with this number. Needs `CAP_NET_RAW`.
     pub(super) fn enter(index: u32) -> io::Result<Self> {
         let interface = i32::try_from(index).map_err(io::Error::other)?;
-        let socket = socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+        let socket =
+            socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+        #[expect(clippy::cast_possible_truncation, reason = "the constant is 1")]
         let wish = libc::packet_mreq {
             mr_ifindex: interface,
             mr_type: libc::PACKET_MR_PROMISC as libc::c_ushort,
             mr_alen: 0,
             mr_address: [0; 8],
         };
-        let bytes = libc::socklen_t::try_from(size_of::<libc::packet_mreq>()).map_err(io::Error::other)?;
+        let bytes =
+            libc::socklen_t::try_from(size_of::<libc::packet_mreq>()).map_err(io::Error::other)?;
         // SAFETY: the socket is open as long as it is borrowed here, and the kernel reads `bytes` bytes of a value
         // that lives until the call returns.
         let answer = unsafe {

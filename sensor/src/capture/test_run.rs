@@ -39,11 +39,8 @@ impl KernelTestRun {
     /// As [`super::KernelCapture::attach`], those about interfaces aside.
     pub fn load(sizes: TableSizes) -> Result<Self, CaptureError> {
         let mut epochs = Epochs::load(sizes)?;
-        for program in
-            ["count_drop", "count_drop_frags", "count_pass", "count_pass_frags", "floor_drop"]
-        {
-            epochs.program(program)?;
-        }
+        // The others are as long in the verifier; they are loaded when somebody wants them.
+        epochs.program("count_drop")?;
         Ok(Self { epochs })
     }
 
@@ -100,6 +97,7 @@ impl KernelTestRun {
     /// longer than it has pages for.
     pub fn feed(&mut self, frame: &[u8], repeat: u32) -> Result<u64, CaptureError> {
         let program = if frame.len() > FRAME_BYTES_MAX { "count_drop_frags" } else { "count_drop" };
+        self.epochs.program(program)?;
         self.epochs.run(program, frame, repeat).map(|ran| ran.nanoseconds)
     }
 
@@ -110,6 +108,7 @@ impl KernelTestRun {
     ///
     /// As [`KernelTestRun::feed`].
     pub fn floor(&mut self, frame: &[u8], repeat: u32) -> Result<u64, CaptureError> {
+        self.epochs.program("floor_drop")?;
         self.epochs.run("floor_drop", frame, repeat).map(|ran| ran.nanoseconds)
     }
 
