@@ -39,6 +39,16 @@ pub fn tables(pid: u32) -> Result<Vec<TableImage>> {
     found.into_iter().map(table).collect()
 }
 
+/// The library reads entries of a size that the compiler knows.
+macro_rules! sized {
+    ($size:expr, $map:expr, $name:expr, $($bytes:literal),+) => {
+        match $size {
+            $($bytes => entries::<$bytes>($map),)+
+            other => bail!("table {} has entries of {other} bytes, which this cannot read yet", $name),
+        }
+    };
+}
+
 fn table(id: u32) -> Result<TableImage> {
     let data = MapData::from_id(id).with_context(|| format!("table {id}"))?;
     let info = data.info().with_context(|| format!("table {id}"))?;
@@ -46,29 +56,91 @@ fn table(id: u32) -> Result<TableImage> {
     let entry_bytes = usize::try_from(info.value_size())?;
     let map = Map::from_map_data(data).with_context(|| format!("table {name}"))?;
     ensure!(matches!(map, Map::Array(_)), "table {name} is no array");
-    let bytes = match entry_bytes {
-        4 => entries::<4>(map),
-        8 => entries::<8>(map),
-        16 => entries::<16>(map),
-        24 => entries::<24>(map),
-        32 => entries::<32>(map),
-        36 => entries::<36>(map),
-        40 => entries::<40>(map),
-        48 => entries::<48>(map),
-        56 => entries::<56>(map),
-        64 => entries::<64>(map),
-        96 => entries::<96>(map),
-        112 => entries::<112>(map),
-        128 => entries::<128>(map),
-        192 => entries::<192>(map),
-        256 => entries::<256>(map),
-        272 => entries::<272>(map),
-        320 => entries::<320>(map),
-        384 => entries::<384>(map),
-        448 => entries::<448>(map),
-        512 => entries::<512>(map),
-        other => bail!("table {name} has entries of {other} bytes, which this cannot read yet"),
-    };
+    let bytes = sized!(
+        entry_bytes,
+        map,
+        name,
+        4,
+        8,
+        12,
+        16,
+        20,
+        24,
+        28,
+        32,
+        36,
+        40,
+        44,
+        48,
+        52,
+        56,
+        60,
+        64,
+        68,
+        72,
+        76,
+        80,
+        84,
+        88,
+        92,
+        96,
+        100,
+        104,
+        108,
+        112,
+        116,
+        120,
+        124,
+        128,
+        136,
+        144,
+        152,
+        160,
+        168,
+        176,
+        184,
+        192,
+        200,
+        208,
+        216,
+        224,
+        232,
+        240,
+        248,
+        256,
+        264,
+        272,
+        280,
+        288,
+        296,
+        304,
+        312,
+        320,
+        328,
+        336,
+        344,
+        352,
+        360,
+        368,
+        376,
+        384,
+        392,
+        400,
+        408,
+        416,
+        424,
+        432,
+        440,
+        448,
+        456,
+        464,
+        472,
+        480,
+        488,
+        496,
+        504,
+        512
+    );
     let bytes = bytes.with_context(|| format!("reading table {name}"))?;
     Ok(TableImage { name, entry_bytes, bytes })
 }
