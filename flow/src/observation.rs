@@ -18,6 +18,7 @@ pub struct TcpSeen {
 
 impl TcpSeen {
     /// Of one packet with this flags byte.
+    #[inline]
     #[must_use]
     pub const fn from_flags(flags: u8) -> Self {
         let syn = flags & tcp_flag::SYN != 0;
@@ -26,6 +27,7 @@ impl TcpSeen {
     }
 
     /// Of both sets of packets.
+    #[inline]
     #[must_use]
     pub const fn merged(self, other: Self) -> Self {
         Self {
@@ -37,7 +39,7 @@ impl TcpSeen {
 }
 
 /// Packets of one direction of one flow that were counted together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Observation {
     /// Whose packets.
     pub key: FlowKey,
@@ -59,4 +61,23 @@ pub struct Observation {
     pub length_min: u16,
     /// Longest frame, layer-2 bytes, saturating at 65,535.
     pub length_max: u16,
+}
+
+impl Observation {
+    /// Counts the packets of another observation of the same direction of the same flow, too. The order does not
+    /// matter.
+    #[inline]
+    pub fn merge(&mut self, other: &Self) {
+        // The TTL is that of the first packet; of two in the same millisecond, the smaller.
+        if (other.first_ms, other.ttl) < (self.first_ms, self.ttl) {
+            self.ttl = other.ttl;
+        }
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+        self.first_ms = self.first_ms.min(other.first_ms);
+        self.last_ms = self.last_ms.max(other.last_ms);
+        self.tcp = self.tcp.merged(other.tcp);
+        self.length_min = self.length_min.min(other.length_min);
+        self.length_max = self.length_max.max(other.length_max);
+    }
 }

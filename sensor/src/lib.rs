@@ -18,7 +18,9 @@ mod sink;
 mod summary;
 mod traits;
 
-pub use aggregate::{Aggregator, AggregatorSettings, AggregatorTotals, ApartBy};
+pub use aggregate::{
+    Aggregator, AggregatorSettings, AggregatorTotals, ApartBy, FlowTable, Identities, Identity,
+};
 pub use balance::{Balance, BalanceError, Equation, Term};
 pub use capture::{
     After, AttachMode, Calls, CaptureError, CaptureOptions, Channels, DrainTotals, FRAME_BYTES_MAX,
@@ -27,7 +29,7 @@ pub use capture::{
     PortStates, Rings, Spread, TableSizes, XdpAttached,
 };
 pub use config::{
-    AfterCounting, AttachBy, Bounded, CaptureConfig, Config, ConfigError, Cpu, EpochMs,
+    AfterCounting, AttachBy, Bounded, CPUS_MAX, CaptureConfig, Config, ConfigError, Cpu, EpochMs,
     FlowsConfig, ListenAddress, MetricsConfig, OutputConfig, OutputKind, PowerOfTwo, UplinkConfig,
 };
 pub use doctor::{

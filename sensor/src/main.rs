@@ -11,8 +11,8 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use jiff::Timestamp;
 use sensor::{
-    After, AfterCounting, AttachBy, AttachMode, Balance, BalanceError, Bounded, Config,
-    DoctorOptions, Options, Outcome, OutputKind, PipelineError, SUMMARY_NAME,
+    After, AfterCounting, AttachBy, AttachMode, Balance, BalanceError, Bounded, CPUS_MAX, Config,
+    Cpu, DoctorOptions, Options, Outcome, OutputKind, PipelineError, SUMMARY_NAME,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -64,6 +64,8 @@ enum Command {
         #[arg(long)]
         mode: Option<AttachBy>,
         #[command(flatten)]
+        flows: FlowArgs,
+        #[command(flatten)]
         output: OutputArgs,
     },
     /// Read capture files, on their own clock.
@@ -71,6 +73,8 @@ enum Command {
         /// pcap or pcapng files.
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
+        #[command(flatten)]
+        flows: FlowArgs,
         #[command(flatten)]
         output: OutputArgs,
     },
@@ -148,6 +152,13 @@ struct DoctorArgs {
 type WithinMs = Bounded<0, 604_800_000>;
 
 #[derive(Args)]
+struct FlowArgs {
+    /// Processors that build the flows, such as 2,3: one thread and one part of the flow table each.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    cpus: Vec<Cpu>,
+}
+
+#[derive(Args)]
 struct OutputArgs {
     /// Where records go; may be given more than once.
     #[arg(long, value_name = "KIND")]
@@ -195,24 +206,32 @@ fn configuration(cli: &Cli) -> anyhow::Result<Config> {
     if let Some(state_dir) = &cli.shared.state_dir {
         config.uplink.state_dir.clone_from(state_dir);
     }
-    let output = match &cli.command {
-        Some(Command::Run { interface, after, mode, output }) => {
+    let (flows, output) = match &cli.command {
+        Some(Command::Run { interface, after, mode, flows, output }) => {
             if !interface.is_empty() {
                 config.capture.interfaces.clone_from(interface);
             }
             config.capture.after = after.unwrap_or(config.capture.after);
             config.capture.mode = mode.unwrap_or(config.capture.mode);
-            Some(output)
+            (Some(flows), Some(output))
         }
-        Some(Command::Replay { output, .. }) => Some(output),
+        Some(Command::Replay { flows, output, .. }) => (Some(flows), Some(output)),
         Some(
             Command::Doctor(_)
             | Command::Enroll { .. }
             | Command::Deliver { .. }
             | Command::Balance { .. },
         )
-        | None => None,
+        | None => (None, None),
     };
+    if let Some(flows) = flows.filter(|flows| !flows.cpus.is_empty()) {
+        anyhow::ensure!(
+            flows.cpus.len() <= CPUS_MAX,
+            "--cpus names {} processors, expected at most {CPUS_MAX}",
+            flows.cpus.len()
+        );
+        config.flows.cpus.clone_from(&flows.cpus);
+    }
     if let Some(output) = output {
         if !output.output.is_empty() {
             config.output.kinds.clone_from(&output.output);

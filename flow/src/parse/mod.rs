@@ -163,10 +163,17 @@ pub fn parse_plain<F: Frame + ?Sized>(frame: &F) -> Option<Packet> {
 /// Parses one frame.
 #[inline(always)]
 pub fn parse<F: Frame + ?Sized>(frame: &F, link: LinkLayer) -> Parsed {
-    if link == LinkLayer::Ethernet
-        && let Some(packet) = parse_plain(frame)
-    {
-        return Parsed::Ip(packet);
+    if link == LinkLayer::Ethernet {
+        // As in `parse_plain`, and each a return of its own: nothing is copied on the way.
+        if let Some(packet) = plain_v4(frame) {
+            return Parsed::Ip(packet);
+        }
+        if let Some(packet) = plain_v6(frame) {
+            return Parsed::Ip(packet);
+        }
+        if let Some(packet) = parse_common(frame) {
+            return Parsed::Ip(packet);
+        }
     }
     let mut walk = Walk::default();
     match walk.run(frame, link) {

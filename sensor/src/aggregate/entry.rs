@@ -6,10 +6,9 @@
 
 use flow::{Direction, EndReason, FlowKey, Observation, Outer, Record, tcp_flag};
 
+use super::Identity;
+use super::places::NONE;
 use super::role::{self, Roles};
-
-/// No entry: the end of a list, or no successor.
-pub(super) const NONE: u32 = u32::MAX;
 
 /// A SYN without ACK was seen, in [`Side::opening`].
 pub(super) const SYN: u8 = 1;
@@ -96,45 +95,66 @@ impl Side {
     }
 }
 
-/// One open flow.
+/// What a place in the table is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// A flow that can be looked up.
+    Open,
+    /// What came after the flow that links here was closed.
+    Successor,
+    /// Nothing.
+    Unused,
+}
+
+/// One open flow: three cache lines, of which a packet needs the first and one or both of the others.
+#[repr(C, align(64))]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     /// Canonical, in domain 0: the outer identity itself tells networks apart.
     pub(super) key: FlowKey,
     pub(super) outer: Outer,
+    /// Number of the ticket that is valid: when to look at this entry again.
+    pub(super) ticket: u32,
+    /// What came after this flow was closed, until the epoch's end tells whether it is a new flow; of an
+    /// unused place the next one.
+    pub(super) link: u32,
     /// Index 0 sent packets with `key` as it stands, index 1 with its reverse.
     pub(super) sides: [Side; 2],
     /// The aggregator's clock when this part began.
     pub(super) part_began_ms: u64,
     /// The aggregator's clock at the last packet.
     pub(super) last_seen_ms: u64,
-    /// Neighbours in the list that `list` names.
-    pub(super) next: u32,
-    pub(super) previous: u32,
-    pub(super) list: u16,
-    /// What came after this flow was closed, until the epoch's end tells whether it is a new flow.
-    pub(super) successor: u32,
+    pub(super) state: State,
+    /// Something is to be decided at the end of the epoch.
+    pub(super) changed: bool,
     /// FIN from both sides or RST from one, in an earlier epoch.
     pub(super) closed: bool,
     /// Set once a part was reported: all parts of a flow name the same initiator.
-    roles: Option<Roles>,
+    pub(super) roles: Option<Roles>,
 }
 
+const _: () = assert!(size_of::<Entry>() == 192);
+
 impl Entry {
-    pub(super) fn new(key: FlowKey, outer: Outer) -> Self {
+    pub(super) fn new(key: FlowKey, outer: Outer, state: State) -> Self {
         Self {
             key,
             outer,
+            ticket: 0,
+            link: NONE,
             sides: [Side::default(); 2],
             part_began_ms: u64::MAX,
             last_seen_ms: 0,
-            next: NONE,
-            previous: NONE,
-            list: 0,
-            successor: NONE,
+            state,
+            changed: false,
             closed: false,
             roles: None,
         }
+    }
+
+    /// Whether it is the open flow of this identity.
+    pub(super) fn is(&self, identity: &Identity) -> bool {
+        self.state == State::Open && self.key == identity.key && self.outer == identity.outer
     }
 
     /// Counts `seen`, whose first and last packet came at these times of the aggregator's clock.

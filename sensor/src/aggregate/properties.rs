@@ -3,7 +3,7 @@
 use flow::{Address, FlowKey, Kind, Observation, Outer, Record, TcpSeen, Vlans, protocol};
 use proptest::prelude::*;
 
-use super::{Aggregator, AggregatorSettings, ApartBy};
+use super::{Aggregator, AggregatorSettings, ApartBy, FlowTable as _};
 
 const START_MS: u64 = 1_780_000_000_000;
 const EPOCH_MS: u64 = 250;

@@ -8,7 +8,7 @@ use flow::{
 };
 
 use super::entry::Entry;
-use super::{Aggregator, AggregatorSettings};
+use super::{Aggregator, AggregatorSettings, FlowTable as _};
 
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;

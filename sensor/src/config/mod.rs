@@ -62,6 +62,9 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Longest wait between two drains, milliseconds.
 pub type EpochMs = Bounded<10, 10_000>;
+/// Processors that build flows, at most.
+pub const CPUS_MAX: usize = 256;
+
 /// A processor's number.
 pub type Cpu = Bounded<0, 4_095>;
 
@@ -151,15 +154,16 @@ sections! {
         idle_timeout_ms: Bounded<100, 3_600_000> = Bounded::fixed::<15_000>();
         /// How long a closed TCP connection is kept for late packets, milliseconds: 0 to 60000.
         linger_ms: Bounded<0, 60_000> = Bounded::fixed::<2_000>();
-        /// Flows held at once, about 250 bytes each: 1 to 100000000. The one nearest to its end
+        /// Flows held at once, about 220 bytes each: 1 to 100000000. The one nearest to its end
         /// goes when the table is full; it is reported, with that reason.
         flows_open_max: Bounded<1, 100_000_000> = Bounded::fixed::<1_000_000>();
         /// What of VLAN tags and tunnels keeps flows with equal addresses apart: "everything",
         /// "conversation" (not MPLS labels and GTP-U endpoints, which differ by direction) or
         /// "nothing" (for a mirror port that tags one direction only).
         apart_by: ApartBy = ApartBy::Conversation;
-        /// Processor that aggregates; unset: any.
-        aggregate_cpu: Option<Cpu> = None;
+        /// Processors that build the flows, with one thread and one part of the table each (a number
+        /// may stand here twice); empty: one thread, on any. At most 256.
+        cpus: Vec<Cpu> = Vec::new();
     }
     /// Where the records go.
     output: OutputConfig {
@@ -288,6 +292,11 @@ impl Config {
                 "kinds",
                 self.output.kinds.is_empty(),
                 "no output, expected at least one of `json`, `uplink`, `null`",
+            ),
+            (
+                "cpus",
+                self.flows.cpus.len() > CPUS_MAX,
+                "more processors than 256, expected at most that many",
             ),
             (
                 "state_dir",

@@ -211,15 +211,16 @@ fn default_file() {
         idle_timeout_ms = 15000
         # How long a closed TCP connection is kept for late packets, milliseconds: 0 to 60000.
         linger_ms = 2000
-        # Flows held at once, about 250 bytes each: 1 to 100000000. The one nearest to its end
+        # Flows held at once, about 220 bytes each: 1 to 100000000. The one nearest to its end
         # goes when the table is full; it is reported, with that reason.
         flows_open_max = 1000000
         # What of VLAN tags and tunnels keeps flows with equal addresses apart: "everything",
         # "conversation" (not MPLS labels and GTP-U endpoints, which differ by direction) or
         # "nothing" (for a mirror port that tags one direction only).
         apart_by = "conversation"
-        # Processor that aggregates; unset: any.
-        #aggregate_cpu =
+        # Processors that build the flows, with one thread and one part of the table each (a number
+        # may stand here twice); empty: one thread, on any. At most 256.
+        cpus = []
 
         # Where the records go.
         [output]

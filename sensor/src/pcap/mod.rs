@@ -179,6 +179,7 @@ impl<R: Read> CaptureFile<R> {
     ///
     /// # Errors
     /// When the file is cut or broken here. The frames before stay valid; nothing follows.
+    #[inline]
     pub fn next_frame(&mut self) -> Result<Option<CapturedFrame<'_>>, CaptureFileError> {
         if self.broken {
             return Ok(None);

@@ -11,8 +11,11 @@ use flow::{Books, Malformed, Observation};
 
 use super::drain::{Drain, EpochEnd, EpochFacts, Message};
 use super::folding::Folding;
-use super::{Options, Outcome, Patience, PipelineError, SENSOR_VERSION, Stage, wall_ms};
-use crate::aggregate::Aggregator;
+use super::{
+    Options, Outcome, Patience, PipelineError, SENSOR_VERSION, Stage, aggregating_cpu, flow_table,
+    wall_ms,
+};
+use crate::aggregate::{FlowTable, Identities, Identity};
 use crate::capture::{Folded, LogFill};
 use crate::config::{Config, Cpu};
 use crate::summary::Summary;
@@ -133,6 +136,8 @@ pub fn run_source(
     let target = Duration::from_millis(config.capture.epoch_ms.get());
     let longest = Duration::from_millis(config.capture.epoch_ms_max.get());
     let drain_cpu = config.capture.drain_cpu;
+    let aggregating_cpu = aggregating_cpu(config);
+    let live = Live::new(config)?;
     let mut drain = Drain::new(chunks, spare);
     let faults = thread::scope(|scope| {
         let draining = thread::Builder::new()
@@ -142,11 +147,10 @@ pub fn run_source(
                 drain.run(source.as_mut(), target, longest, stop);
             })
             .map_err(|source| PipelineError::Start { what: "the drain", source })?;
-        let config = &config;
         let stage = &mut stage;
         let aggregate = move || {
-            pin(config.flows.aggregate_cpu, "aggregator");
-            Live::new(config).run(&received, &empties, stage);
+            pin(aggregating_cpu, "aggregator");
+            live.run(&received, &empties, stage);
         };
         let aggregating = thread::Builder::new()
             .name("aggregate".to_owned())
@@ -168,7 +172,10 @@ pub fn run_source(
 
 /// The aggregating thread.
 struct Live {
-    aggregator: Aggregator,
+    flows: Box<dyn FlowTable>,
+    identities: Identities,
+    /// Those of one chunk.
+    chunk_identities: Vec<Identity>,
     folding: Folding,
     counts: Counts,
     epochs: Epochs,
@@ -179,15 +186,18 @@ struct Live {
 }
 
 impl Live {
-    fn new(config: &Config) -> Self {
-        Self {
-            aggregator: Aggregator::new(config.aggregator()),
+    fn new(config: &Config) -> Result<Self, PipelineError> {
+        let (flows, identities) = flow_table(config)?;
+        Ok(Self {
+            flows,
+            identities,
+            chunk_identities: Vec::new(),
             folding: Folding::new(config.flows.active_timeout_ms.get()),
             counts: Counts::default(),
             epochs: Epochs::default(),
             epoch_end_ms: None,
             fold_warned: None,
-        }
+        })
     }
 
     fn run(
@@ -200,8 +210,12 @@ impl Live {
             match message {
                 Message::Observations(mut chunk) => {
                     let outputs = &mut stage.outputs;
-                    self.aggregator
-                        .handle_observations(&chunk, &mut |record| outputs.handle_record(record));
+                    let identify = |seen: &Observation| self.identities.of(&seen.key, seen.outer);
+                    self.chunk_identities.clear();
+                    self.chunk_identities.extend(chunk.iter().map(identify));
+                    self.flows.handle_identified(&chunk, &self.chunk_identities, &mut |record| {
+                        outputs.handle_record(record);
+                    });
                     chunk.clear();
                     let _enough_spares = empties.try_send(chunk);
                 }
@@ -213,7 +227,7 @@ impl Live {
             }
         }
         let outputs = &mut stage.outputs;
-        self.aggregator.finish(&mut |record| outputs.handle_record(record));
+        self.flows.finish(&mut |record| outputs.handle_record(record));
         self.folding.finish(&mut |record| outputs.handle_record(record));
         outputs.finish(&self.books(), wall_ms());
         stage.summary.finished = true;
@@ -230,7 +244,7 @@ impl Live {
         self.epochs.handle(facts);
         self.warn_of_folding(!folded.is_empty());
         let outputs = &mut stage.outputs;
-        self.aggregator.advance(now_ms, &mut |record| outputs.handle_record(record));
+        self.flows.advance(now_ms, &mut |record| outputs.handle_record(record));
         self.folding.advance(now_ms, &mut |record| outputs.handle_record(record));
         outputs.advance(&self.books(), now_ms);
         self.fill_summary(stage, false);
@@ -252,7 +266,7 @@ impl Live {
 
     fn books(&self) -> Books {
         Books {
-            packets_in_flows: self.aggregator.totals().packets_in,
+            packets_in_flows: self.flows.totals().packets_in,
             // The source's own count runs ahead of what has been drained.
             packets_folded: self.folding.totals().packets_in,
             ..self.counts.books
@@ -262,8 +276,8 @@ impl Live {
     fn fill_summary(&self, stage: &mut Stage, at_once: bool) {
         stage.update_summary(
             |summary, outputs| {
-                let totals = self.aggregator.totals();
-                let (open, folding) = (self.aggregator.flows_open(), self.folding.totals());
+                let totals = self.flows.totals();
+                let (open, folding) = (self.flows.flows_open(), self.folding.totals());
                 summary.handle_books(&outputs.books(), &totals, &folding, open);
                 summary.not_ip = self.counts.not_ip.iter().copied().collect();
                 summary.handle_malformed(&self.counts.malformed);
@@ -308,7 +322,7 @@ impl Epochs {
 }
 
 /// Keeps this thread on one processor, when one is configured.
-fn pin(cpu: Option<Cpu>, what: &str) {
+pub(super) fn pin(cpu: Option<Cpu>, what: &str) {
     let Some(cpu) = cpu else { return };
     let id = usize::try_from(cpu.get()).unwrap_or(usize::MAX);
     if !core_affinity::set_for_current(core_affinity::CoreId { id }) {

@@ -19,6 +19,7 @@ mod news;
 mod offline;
 mod pace;
 mod privileges;
+mod shards;
 #[cfg(test)]
 mod tests;
 
@@ -32,12 +33,15 @@ use jiff::Timestamp;
 use thiserror::Error;
 use uplink::{Outbox, OutboxError, OutboxOptions};
 
-use crate::config::{Config, OutputKind};
+use crate::aggregate::{Aggregator, FlowTable, Identities};
+use crate::config::{Config, Cpu, OutputKind};
 use crate::metrics::MetricsServer;
 use crate::sink::{JsonSink, NullSink, Outputs, SealingSettings, Sink, UplinkSink};
 use crate::summary::{SUMMARY_NAME, Summary};
 use delivery::{Delivery, Ended, Patience};
+use live::pin;
 use losses::losses;
+use shards::Shards;
 
 pub use deliver::{Delivered, deliver};
 pub(crate) use folding::FoldingTotals;
@@ -288,6 +292,28 @@ impl Stage {
         self.faults.extend(losses(&self.summary));
         let text = format!("{text_before}{}", self.summary.to_text());
         Outcome { summary: self.summary, faults: self.faults, text }
+    }
+}
+
+/// The table of open flows, in as many pieces as there are processors for it.
+fn flow_table(config: &Config) -> Result<(Box<dyn FlowTable>, Identities), PipelineError> {
+    let settings = config.aggregator();
+    let identities = Identities::new(settings.apart_by);
+    let flows: Box<dyn FlowTable> = if config.flows.cpus.len() > 1 {
+        let shards = Shards::start(settings, &identities, &config.flows.cpus)
+            .map_err(|source| PipelineError::Start { what: "the aggregators", source })?;
+        Box::new(shards)
+    } else {
+        Box::new(Aggregator::with_identities(settings, identities.clone()))
+    };
+    Ok((flows, identities))
+}
+
+/// The processor of the thread that builds the flows itself; several do so on threads of their own.
+fn aggregating_cpu(config: &Config) -> Option<Cpu> {
+    match config.flows.cpus[..] {
+        [only] => Some(only),
+        _ => None,
     }
 }
 
