@@ -36,6 +36,18 @@ impl TcpSeen {
     }
 }
 
+/// What is known of the time at which a connection was opened or accepted. Microseconds, modulo 2^32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OpeningTime {
+    /// Nothing.
+    #[default]
+    Unknown,
+    /// A single packet, which has [`tcp_flag::SYN`], came at this time.
+    At(u32),
+    /// The SYN-ACK among these packets came this long after the SYN of the other direction.
+    After(u32),
+}
+
 /// Packets of one direction of one flow that were counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Observation {
@@ -53,8 +65,18 @@ pub struct Observation {
     pub last_ms: u64,
     /// TCP flags.
     pub tcp: TcpSeen,
+    /// When the connection was opened or accepted.
+    pub opening: OpeningTime,
+    /// TCP flags of the first packet; 0 where the protocol is not TCP.
+    pub first_flags: u8,
     /// TTL or hop limit of the first packet.
     pub ttl: u8,
+    /// Differentiated services code point of the first packet.
+    pub dscp: u8,
+    /// Some of the packets were fragments.
+    pub fragmented: bool,
+    /// By which interface the first packet came in, from 1; 0 where that is not known.
+    pub interface: u8,
     /// Shortest frame, layer-2 bytes, saturating at 65,535.
     pub length_min: u16,
     /// Longest frame, layer-2 bytes, saturating at 65,535.

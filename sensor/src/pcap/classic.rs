@@ -102,9 +102,11 @@ impl Classic {
         }
         need(window, self.record_header_bytes + captured_bytes, WHAT)?;
         window.consume(self.record_header_bytes);
-        let time_ms = u64::from(seconds) * 1_000 + u64::from(ticks) / self.ticks_per_ms;
+        // Ticks are micro- or nanoseconds.
+        let time_us = u64::from(seconds) * 1_000_000 + u64::from(ticks) * 1_000 / self.ticks_per_ms;
         Ok(Some(CapturedFrame {
-            time_ms: Some(time_ms),
+            time_ms: Some(time_us / 1_000),
+            time_us: Some(time_us),
             wire_bytes: u64::from(wire.max(captured)),
             link: self.link,
             bytes: window.take(captured_bytes),
