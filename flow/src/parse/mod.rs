@@ -73,6 +73,8 @@ pub struct Packet {
     pub tcp_flags: u8,
     /// TTL or hop limit.
     pub ttl: u8,
+    /// Differentiated services code point.
+    pub dscp: u8,
     /// What else is to be told.
     pub notes: Notes,
     /// Whether it is a piece of a datagram.
@@ -149,6 +151,13 @@ mod ethertype {
     pub(super) const ETHERNET: u16 = 0x6558;
     /// Tag protocol identifiers: 802.1Q, 802.1ad, and the one used before 802.1ad was agreed.
     pub(super) const TAGS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
+}
+
+/// The differentiated services code point (RFC 2474) in the first two bytes of an IP header of either version.
+#[inline(always)]
+#[must_use]
+pub const fn dscp([first, second]: [u8; 2]) -> u8 {
+    if first >> 4 == 6 { (first & 0x0f) << 2 | second >> 6 } else { second >> 2 }
 }
 
 const ETHERTYPE_OFFSET: usize = 12;

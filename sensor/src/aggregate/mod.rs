@@ -146,6 +146,10 @@ const EVICTION_TRIES: u32 = 16;
 /// that end soon leave theirs until its time comes.
 const TICKETS_SPARE: usize = 65_536;
 
+/// Flows named for the end of an epoch, beyond two for each place, before those are thrown out that have
+/// left the table since: an epoch of a capture may be of any length.
+const CHANGED_SPARE: usize = 65_536;
+
 /// Observations looked up together; their cache misses overlap.
 const LOOKUPS_AT_ONCE: usize = 32;
 
@@ -364,8 +368,10 @@ impl Aggregator {
                         self.give(record, emit);
                     }
                     self.totals.flows_opened += 1;
-                    let ticket = self.entries[at].ticket;
-                    self.entries[at] = Entry { state: State::Open, ticket, ..next };
+                    let Entry { ticket, hash, .. } = self.entries[at];
+                    self.entries[at] = next;
+                    let entry = &mut self.entries[at];
+                    (entry.state, entry.ticket, entry.hash) = (State::Open, ticket, hash);
                 } else {
                     self.entries[at].merge(&next);
                 }
@@ -394,6 +400,7 @@ impl Aggregator {
             }
         };
         self.totals.flows_opened += 1;
+        self.entries[place as usize].hash = identity.hash;
         self.places.insert(identity.hash, place);
         let now_ms = self.now_ms.unwrap_or_default();
         // Another observation of this epoch may put the part's beginning as far back as the epoch's.
@@ -421,12 +428,20 @@ impl Aggregator {
     /// What was counted after the flow was closed, which leaves the table.
     fn take_successor(&mut self, place: u32) -> Option<Entry> {
         let successor = std::mem::replace(&mut self.entries[place as usize].link, NONE);
-        let next = *self.entries.get(successor as usize)?;
+        let mut next = *self.entries.get(successor as usize)?;
         self.release(successor);
-        Some(Entry { link: NONE, ..next })
+        next.link = NONE;
+        Some(next)
     }
 
     fn mark_changed(&mut self, place: u32) {
+        if self.changed.len() >= 2 * self.entries.len() + CHANGED_SPARE {
+            // Most of these have been put out of a full table since.
+            let entries = &self.entries;
+            self.changed.retain(|place| entries[*place as usize].changed);
+            self.changed.sort_unstable();
+            self.changed.dedup();
+        }
         let entry = &mut self.entries[place as usize];
         if !entry.changed {
             entry.changed = true;
@@ -466,8 +481,8 @@ impl Aggregator {
         if let Some(record) = self.entries[place as usize].poll_record(reason) {
             self.give(record, emit);
         }
-        let Entry { key, outer, .. } = self.entries[place as usize];
-        self.places.remove(self.identities.hash_of(&key, outer), place);
+        let hash = self.entries[place as usize].hash;
+        self.places.remove(hash, place);
         self.release(place);
     }
 
@@ -497,6 +512,7 @@ impl Aggregator {
     fn release(&mut self, place: u32) {
         let entry = &mut self.entries[place as usize];
         entry.state = State::Unused;
+        entry.changed = false;
         entry.ticket = entry.ticket.wrapping_add(1);
         entry.link = std::mem::replace(&mut self.unused, place);
     }

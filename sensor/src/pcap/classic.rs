@@ -90,10 +90,10 @@ impl Classic {
             },
         };
         window.consume(self.record_header_bytes);
-        let ticks_ms =
-            if self.is_nanosecond { record.ticks / 1_000_000 } else { record.ticks / 1_000 };
+        let ticks_us = if self.is_nanosecond { record.ticks / 1_000 } else { record.ticks };
         Ok(Some(CapturedFrame {
-            time_ms: Some(u64::from(record.seconds) * 1_000 + u64::from(ticks_ms)),
+            time_ms: Some(u64::from(record.seconds) * 1_000 + u64::from(ticks_us / 1_000)),
+            time_us: Some(u64::from(record.seconds) * 1_000_000 + u64::from(ticks_us)),
             wire_bytes: u64::from(record.wire.max(record.captured)),
             link: self.link,
             bytes: window.take(record.captured as usize),

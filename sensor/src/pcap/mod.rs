@@ -29,6 +29,8 @@ pub const INTERFACES_MAX: usize = 65_536;
 pub struct CapturedFrame<'a> {
     /// When it was captured, milliseconds since the Unix epoch; `None` where the file does not say.
     pub time_ms: Option<u64>,
+    /// The same in microseconds.
+    pub time_us: Option<u64>,
     /// Length on the wire, bytes.
     pub wire_bytes: u64,
     /// What it begins with.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
-use flow::{Address, Books, FlowKey, Kind, Observation, Outer, TcpSeen, protocol};
+use flow::{Address, Books, FlowKey, Kind, Observation, OpeningTime, Outer, TcpSeen, protocol};
 use tempfile::TempDir;
 
 use super::drain::Drain;
@@ -252,7 +252,12 @@ impl Source for Pretended {
                 first_ms: 5,
                 last_ms: 5,
                 tcp: TcpSeen::default(),
+                opening: OpeningTime::Unknown,
+                first_flags: 0,
                 ttl: 1,
+                dscp: 0,
+                fragmented: false,
+                interface: 1,
                 length_min: 60,
                 length_max: 60,
             });

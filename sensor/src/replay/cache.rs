@@ -3,7 +3,7 @@
 //! small enough for the processor's own caches, so that most packets never reach the table of flows, which
 //! is not. Loses nothing, and keeps nothing across epochs.
 
-use flow::{FlowKey, Observation, Outer};
+use flow::{FlowKey, Observation, OpeningTime, Outer};
 
 /// A power of two. With two slots each, half a mebibyte: half of what a processor's second-level cache
 /// usually holds.
@@ -48,6 +48,10 @@ impl FlowCache {
     /// that it put out.
     #[inline]
     pub(super) fn handle(&mut self, seen: &Observation) -> Option<Observation> {
+        // Its time would be lost among those of others.
+        if seen.opening != OpeningTime::Unknown {
+            return Some(*seen);
+        }
         let set = set_of(&seen.key, &seen.outer);
         for slot in &mut self.slots[set] {
             if slot.key == seen.key && slot.outer == seen.outer && slot.packets != 0 {

@@ -12,7 +12,10 @@ use std::collections::BTreeMap;
 use std::io::Read;
 
 use flow::kernel::{CARRIED_MPLS, CARRIED_VLAN};
-use flow::{Books, Malformed, Notes, Observation, Packet, Parsed, Record, TcpSeen, parse};
+use flow::{
+    Books, Fragment, Malformed, Notes, Observation, OpeningTime, Packet, Parsed, Record, TcpSeen,
+    parse, tcp_flag,
+};
 
 use cache::FlowCache;
 pub use clock::{ReplayClock, Tick};
@@ -127,7 +130,12 @@ impl FrameObserver {
                     first_ms: time_ms,
                     last_ms: time_ms,
                     tcp: TcpSeen::from_flags(packet.tcp_flags),
+                    opening: opening(packet.tcp_flags, frame.time_us),
+                    first_flags: packet.tcp_flags,
                     ttl: packet.ttl,
+                    dscp: packet.dscp,
+                    fragmented: packet.fragment != Fragment::Whole,
+                    interface: 0,
                     length_min: length,
                     length_max: length,
                 })
@@ -141,6 +149,15 @@ impl FrameObserver {
                 None
             }
         }
+    }
+}
+
+/// When a connection was opened or accepted, where the capture says.
+fn opening(tcp_flags: u8, time_us: Option<u64>) -> OpeningTime {
+    match time_us {
+        #[expect(clippy::cast_possible_truncation, reason = "times are compared modulo 2^32")]
+        Some(time_us) if tcp_flags & tcp_flag::SYN != 0 => OpeningTime::At(time_us as u32),
+        _ => OpeningTime::Unknown,
     }
 }
 

@@ -82,6 +82,12 @@ struct Line {
     #[serde(skip_serializing_if = "Option::is_none")]
     initiator_ttl: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    initiator_dscp: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    initiator_first_flags: Option<u8>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    initiator_fragmented: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
     initiator_length_min: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     initiator_length_max: Option<u16>,
@@ -92,11 +98,21 @@ struct Line {
     #[serde(skip_serializing_if = "Option::is_none")]
     responder_ttl: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    responder_dscp: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    responder_first_flags: Option<u8>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    responder_fragmented: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
     responder_length_min: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     responder_length_max: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     handshake: Option<Handshake>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    handshake_rtt_us: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interface: Option<u8>,
     role: RoleEvidence,
     end_reason: EndReason,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -113,6 +129,11 @@ impl From<&Record> for Line {
         let seen = |side: &Direction| side.packets > 0;
         // Of many flows in one record only the counts are known, and whether a SYN was among them.
         let single = |side: &Direction| seen(side) && !record.folded;
+        // Of a flow whose packets of this direction were all in earlier parts they are known, too.
+        let first_flags = |side: &Direction| {
+            let known = is_tcp && !record.folded && (seen(side) || side.first_flags != 0);
+            known.then_some(side.first_flags)
+        };
         let flags = |side: &Direction| {
             let known = if record.folded { side.tcp_flags != 0 } else { seen(side) };
             (is_tcp && known).then_some(side.tcp_flags)
@@ -142,15 +163,23 @@ impl From<&Record> for Line {
             initiator_bytes: initiator.bytes,
             initiator_tcp_flags: flags(&initiator),
             initiator_ttl: single(&initiator).then_some(initiator.ttl),
+            initiator_dscp: single(&initiator).then_some(initiator.dscp),
+            initiator_first_flags: first_flags(&initiator),
+            initiator_fragmented: initiator.fragmented,
             initiator_length_min: single(&initiator).then_some(initiator.length_min),
             initiator_length_max: single(&initiator).then_some(initiator.length_max),
             responder_packets: responder.packets,
             responder_bytes: responder.bytes,
             responder_tcp_flags: flags(&responder),
             responder_ttl: single(&responder).then_some(responder.ttl),
+            responder_dscp: single(&responder).then_some(responder.dscp),
+            responder_first_flags: first_flags(&responder),
+            responder_fragmented: responder.fragmented,
             responder_length_min: single(&responder).then_some(responder.length_min),
             responder_length_max: single(&responder).then_some(responder.length_max),
             handshake: (is_tcp && !record.folded).then_some(record.handshake),
+            handshake_rtt_us: record.handshake_rtt_us,
+            interface: Some(record.interface).filter(|number| *number != 0),
             role: record.role,
             end_reason: record.end_reason,
             folded: record.folded,

@@ -18,6 +18,9 @@ fn record() -> Record {
         bytes: packets * 100,
         tcp_flags: 0x1b,
         ttl: 64,
+        dscp: 10,
+        first_flags: 0x02,
+        fragmented: false,
         length_min: 60,
         length_max: 1_514,
     };
@@ -34,6 +37,8 @@ fn record() -> Record {
         from_initiator: side(5),
         from_responder: side(4),
         handshake: Handshake::Established,
+        handshake_rtt_us: Some(23_456),
+        interface: 1,
         role: RoleEvidence::Handshake,
         end_reason: EndReason::EndOfFlow,
         folded: false,
@@ -56,8 +61,11 @@ fn one_line_a_record_and_nothing_unknown_as_zero() {
         initiator_port: 0,
         responder_port: 0,
         outer: Outer::default(),
+        from_initiator: Direction { fragmented: true, first_flags: 0, ..record().from_initiator },
         from_responder: Direction::default(),
         handshake: Handshake::None,
+        handshake_rtt_us: None,
+        interface: 0,
         role: RoleEvidence::FirstPacket,
         end_reason: EndReason::IdleTimeout,
         folded: false,
@@ -65,9 +73,9 @@ fn one_line_a_record_and_nothing_unknown_as_zero() {
     };
     let beyond_calendars = Record { start_ms: u64::MAX, end_ms: u64::MAX, ..fragment };
     expect![[r#"
-        {"start_time":"2026-05-28T20:26:40.007Z","end_time":"2026-05-28T20:26:41.000Z","community_id":"1:NbXPA3TEXRmHZI919Uo5iaoB4Q0=","protocol":6,"initiator":"192.0.2.1","initiator_port":40000,"responder":"198.51.100.2","responder_port":443,"vlan_outer":10,"vlan_inner":20,"initiator_packets":5,"initiator_bytes":500,"initiator_tcp_flags":27,"initiator_ttl":64,"initiator_length_min":60,"initiator_length_max":1514,"responder_packets":4,"responder_bytes":400,"responder_tcp_flags":27,"responder_ttl":64,"responder_length_min":60,"responder_length_max":1514,"handshake":"established","role":"handshake","end_reason":"end_of_flow"}
-        {"start_time":"2026-05-28T20:26:40.007Z","end_time":"2026-05-28T20:26:41.000Z","community_id":"1:kyPi0/wQVtWr/5xt65XE533xAnM=","protocol":17,"initiator":"192.0.2.1","responder":"198.51.100.2","initiator_packets":5,"initiator_bytes":500,"initiator_ttl":64,"initiator_length_min":60,"initiator_length_max":1514,"responder_packets":0,"responder_bytes":0,"role":"first_packet","end_reason":"idle_timeout"}
-        {"start_time":null,"end_time":null,"community_id":"1:kyPi0/wQVtWr/5xt65XE533xAnM=","protocol":17,"initiator":"192.0.2.1","responder":"198.51.100.2","initiator_packets":5,"initiator_bytes":500,"initiator_ttl":64,"initiator_length_min":60,"initiator_length_max":1514,"responder_packets":0,"responder_bytes":0,"role":"first_packet","end_reason":"idle_timeout"}
+        {"start_time":"2026-05-28T20:26:40.007Z","end_time":"2026-05-28T20:26:41.000Z","community_id":"1:NbXPA3TEXRmHZI919Uo5iaoB4Q0=","protocol":6,"initiator":"192.0.2.1","initiator_port":40000,"responder":"198.51.100.2","responder_port":443,"vlan_outer":10,"vlan_inner":20,"initiator_packets":5,"initiator_bytes":500,"initiator_tcp_flags":27,"initiator_ttl":64,"initiator_dscp":10,"initiator_first_flags":2,"initiator_length_min":60,"initiator_length_max":1514,"responder_packets":4,"responder_bytes":400,"responder_tcp_flags":27,"responder_ttl":64,"responder_dscp":10,"responder_first_flags":2,"responder_length_min":60,"responder_length_max":1514,"handshake":"established","handshake_rtt_us":23456,"interface":1,"role":"handshake","end_reason":"end_of_flow"}
+        {"start_time":"2026-05-28T20:26:40.007Z","end_time":"2026-05-28T20:26:41.000Z","community_id":"1:kyPi0/wQVtWr/5xt65XE533xAnM=","protocol":17,"initiator":"192.0.2.1","responder":"198.51.100.2","initiator_packets":5,"initiator_bytes":500,"initiator_ttl":64,"initiator_dscp":10,"initiator_fragmented":true,"initiator_length_min":60,"initiator_length_max":1514,"responder_packets":0,"responder_bytes":0,"role":"first_packet","end_reason":"idle_timeout"}
+        {"start_time":null,"end_time":null,"community_id":"1:kyPi0/wQVtWr/5xt65XE533xAnM=","protocol":17,"initiator":"192.0.2.1","responder":"198.51.100.2","initiator_packets":5,"initiator_bytes":500,"initiator_ttl":64,"initiator_dscp":10,"initiator_fragmented":true,"initiator_length_min":60,"initiator_length_max":1514,"responder_packets":0,"responder_bytes":0,"role":"first_packet","end_reason":"idle_timeout"}
     "#]].assert_eq(&lines(&[record(), fragment, beyond_calendars]));
 }
 
