@@ -8,10 +8,11 @@ use std::cmp::Ordering;
 
 use flow::{
     Direction, EndReason, FlowKey, Kind, Observation, OpeningTime, Outer, Record, handshake_rtt_us,
-    tcp_flag,
+    protocol, tcp_flag,
 };
 
 use super::Identity;
+use super::directions::Evidence;
 use super::places::NONE;
 use super::role::{self, Roles};
 
@@ -31,6 +32,9 @@ const MEASURED: u8 = 32;
 const FRAGMENTED: u8 = 64;
 /// Those marks that stay when a part is reported.
 const OF_ALL_PARTS: u8 = SYN | SYN_ACK | SEEN | REPORTED | TIMED | MEASURED;
+
+/// Packets of one side that are taken for its half of a conversation.
+const CONVERSATION_MIN: u64 = 3;
 
 /// What one end of a flow sent.
 #[derive(Clone, Copy, Debug, Default)]
@@ -175,6 +179,15 @@ impl Side {
         }
     }
 
+    /// Whether it goes on as only somebody does who is answered: it acknowledges after its own SYN, or sends data. Of
+    /// what needs no answer, a flood or backscatter, come one or two packets, or always the same.
+    const fn converses(&self) -> bool {
+        const DATA: u8 = tcp_flag::PSH | tcp_flag::FIN;
+        let acknowledges = self.flags_ever & tcp_flag::ACK != 0;
+        let goes_on = self.opening() == SYN || self.flags_ever & DATA != 0;
+        self.packets >= CONVERSATION_MIN && acknowledges && goes_on
+    }
+
     /// Starts the next part: the counts go, what is known of the whole flow stays.
     fn reset(&mut self) {
         let Self { opening_us, first_flags, flags_ever, marks, .. } = *self;
@@ -232,6 +245,8 @@ pub(super) struct Entry {
     pub(super) changed: bool,
     /// FIN from both sides or RST from one, in an earlier epoch.
     pub(super) closed: bool,
+    /// This part of it has told which directions the mirror shows.
+    told: bool,
     /// Set once a part was reported: all parts of a flow name the same initiator.
     roles: Option<Roles>,
 }
@@ -253,6 +268,7 @@ impl Entry {
             state,
             changed: false,
             closed: false,
+            told: false,
             roles: None,
         }
     }
@@ -332,6 +348,28 @@ impl Entry {
         (a & b & tcp_flag::FIN) | ((a | b) & tcp_flag::RST) != 0
     }
 
+    /// Whether packets of both sides were seen since the flow began.
+    pub(super) fn both_seen(&self) -> bool {
+        self.sides[0].seen() && self.sides[1].seen()
+    }
+
+    /// What this flow tells of the mirror; once for each part.
+    pub(super) fn poll_evidence(&mut self) -> Option<Evidence> {
+        let is_tcp = self.key.protocol() == protocol::TCP && !self.key.kind().has(Kind::NO_PORTS);
+        if self.told || !is_tcp {
+            return None;
+        }
+        let evidence = if self.both_seen() {
+            Evidence::Both
+        } else if self.sides.iter().any(Side::converses) {
+            Evidence::One
+        } else {
+            return None;
+        };
+        self.told = true;
+        Some(evidence)
+    }
+
     /// The record of this part, and begins the next one. `None` when nothing came since the last
     /// record.
     pub(super) fn poll_record(&mut self, end_reason: EndReason) -> Option<Record> {
@@ -367,6 +405,7 @@ impl Entry {
             end_reason,
             folded: false,
         };
+        self.told = false;
         for side in &mut self.sides {
             side.reset();
         }

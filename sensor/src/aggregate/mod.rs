@@ -7,6 +7,7 @@
 //! whatever depends on order (who opened the flow, whether a SYN begins a new one) is decided at
 //! its end.
 
+mod directions;
 mod entry;
 mod places;
 #[cfg(test)]
@@ -19,9 +20,10 @@ mod wheel;
 use std::hash::BuildHasher as _;
 use std::hint;
 
-use flow::{EndReason, FlowKey, Observation, Outer, Record, tcp_flag};
+use flow::{EndReason, FlowKey, Handshake, Observation, Outer, Record, tcp_flag};
 use serde::{Deserialize, Serialize};
 
+pub use directions::DirectionsSeen;
 use entry::{Entry, State};
 use places::{NONE, Places};
 use wheel::{Ticket, Wheel};
@@ -94,6 +96,12 @@ pub struct AggregatorTotals {
     pub flows_opened: u64,
     /// Flows that ended early because the table was full.
     pub flows_evicted: u64,
+    /// Records of openings that are told as [`flow::Handshake::OneWay`] because the mirror shows one direction only.
+    pub openings_one_way: u64,
+    /// TCP conversations of late, by the directions that were seen of them.
+    pub directions: DirectionsSeen,
+    /// The mirror shows one direction of the traffic only, as far as those tell.
+    pub one_way: bool,
 }
 
 impl AggregatorTotals {
@@ -107,6 +115,9 @@ impl AggregatorTotals {
             records_out: self.records_out + other.records_out,
             flows_opened: self.flows_opened + other.flows_opened,
             flows_evicted: self.flows_evicted + other.flows_evicted,
+            openings_one_way: self.openings_one_way + other.openings_one_way,
+            directions: self.directions.plus(&other.directions),
+            one_way: self.one_way || other.one_way,
         }
     }
 }
@@ -309,11 +320,10 @@ impl Aggregator {
             }
             let (due_ms, reason) = self.due(entry);
             if due_ms > now_ms {
+                self.take_evidence(ticket.place as usize);
                 self.file(ticket.place, due_ms);
             } else if reason == EndReason::ActiveTimeout {
-                if let Some(record) = self.entries[ticket.place as usize].poll_record(reason) {
-                    self.give(record, emit);
-                }
+                self.report(ticket.place as usize, reason, emit);
                 let (due_ms, _) = self.due(&self.entries[ticket.place as usize]);
                 self.file(ticket.place, due_ms);
             } else {
@@ -363,10 +373,7 @@ impl Aggregator {
                 if next.opens() {
                     // The port is used again: the closed flow ends here and a new one begins in its
                     // place.
-                    let closed = self.entries[at].poll_record(EndReason::EndOfFlow);
-                    if let Some(record) = closed {
-                        self.give(record, emit);
-                    }
+                    self.report(at, EndReason::EndOfFlow, emit);
                     self.totals.flows_opened += 1;
                     let Entry { ticket, hash, .. } = self.entries[at];
                     self.entries[at] = next;
@@ -376,6 +383,7 @@ impl Aggregator {
                     self.entries[at].merge(&next);
                 }
             }
+            self.take_evidence(at);
             let entry = &mut self.entries[at];
             entry.closed = entry.ended();
             if entry.closed || was_closed {
@@ -478,15 +486,29 @@ impl Aggregator {
         if let Some(next) = self.take_successor(place) {
             self.entries[place as usize].merge(&next);
         }
-        if let Some(record) = self.entries[place as usize].poll_record(reason) {
-            self.give(record, emit);
-        }
+        self.report(place as usize, reason, emit);
         let hash = self.entries[place as usize].hash;
         self.places.remove(hash, place);
         self.release(place);
     }
 
-    fn give(&mut self, record: Record, emit: &mut dyn FnMut(Record)) {
+    /// Learns from a flow which directions the mirror shows, once for each part of it.
+    fn take_evidence(&mut self, at: usize) {
+        if let Some(evidence) = self.entries[at].poll_evidence() {
+            self.totals.directions.handle(evidence);
+        }
+    }
+
+    /// Gives the record of a flow's part, if there is anything in it.
+    fn report(&mut self, at: usize, reason: EndReason, emit: &mut dyn FnMut(Record)) {
+        self.take_evidence(at);
+        let one_way = self.totals.one_way;
+        let Some(mut record) = self.entries[at].poll_record(reason) else { return };
+        let is_opening = matches!(record.handshake, Handshake::Syn | Handshake::SynAck);
+        if one_way && is_opening && !self.entries[at].both_seen() {
+            record.handshake = Handshake::OneWay;
+            self.totals.openings_one_way += 1;
+        }
         self.totals.records_out += 1;
         self.totals.packets_out += record.from_initiator.packets + record.from_responder.packets;
         emit(record);
@@ -549,10 +571,36 @@ impl FlowTable for Aggregator {
     }
 
     fn advance(&mut self, now_ms: u64, emit: &mut dyn FnMut(Record)) {
+        let one_way = self.totals.directions.is_one_way(self.totals.one_way);
+        self.advance_as(one_way, now_ms, emit);
+    }
+
+    fn finish(&mut self, emit: &mut dyn FnMut(Record)) {
+        self.take_all_evidence();
+        let one_way = self.totals.directions.is_one_way(self.totals.one_way);
+        self.finish_as(one_way, emit);
+    }
+
+    fn totals(&self) -> AggregatorTotals {
+        self.totals
+    }
+
+    fn flows_open(&self) -> usize {
+        self.places.len()
+    }
+}
+
+/// The same for one of several tables, which are told what all of them together have found out about the mirror.
+impl Aggregator {
+    /// As [`FlowTable::advance`], with a mirror that shows one direction only or not. What is learnt meanwhile counts
+    /// from the next epoch on, so that the order of flows within one does not show.
+    pub fn advance_as(&mut self, one_way: bool, now_ms: u64, emit: &mut dyn FnMut(Record)) {
+        self.totals.one_way = one_way;
         let before_ms = *self.now_ms.get_or_insert(now_ms);
         self.settle(emit);
         let now_ms = now_ms.max(before_ms);
         self.now_ms = Some(now_ms);
+        self.totals.directions.advance(before_ms, now_ms);
         for list in Wheel::due(before_ms, now_ms) {
             let mut rest = self.wheel.take(list);
             while let Some(block) = self.wheel.next_block(&mut rest) {
@@ -565,15 +613,24 @@ impl FlowTable for Aggregator {
         }
     }
 
-    fn finish(&mut self, emit: &mut dyn FnMut(Record)) {
+    /// Learns from every open flow, before all of them end.
+    pub fn take_all_evidence(&mut self) {
+        for at in 0..self.entries.len() {
+            if self.entries[at].state == State::Open {
+                self.take_evidence(at);
+            }
+        }
+    }
+
+    /// As [`FlowTable::finish`], with a mirror that shows one direction only or not.
+    pub fn finish_as(&mut self, one_way: bool, emit: &mut dyn FnMut(Record)) {
+        self.totals.one_way = one_way;
         self.settle(emit);
-        for place in 0..self.entries.len() {
-            let entry = &mut self.entries[place];
+        for at in 0..self.entries.len() {
+            let entry = &self.entries[at];
             if entry.state == State::Open {
                 let reason = if entry.closed { EndReason::EndOfFlow } else { EndReason::ForcedEnd };
-                if let Some(record) = entry.poll_record(reason) {
-                    self.give(record, emit);
-                }
+                self.report(at, reason, emit);
             }
         }
         self.entries.clear();
@@ -581,13 +638,5 @@ impl FlowTable for Aggregator {
         self.places.clear();
         self.wheel.clear();
         debug_assert_eq!(self.totals.packets_in, self.totals.packets_out, "no packet is lost");
-    }
-
-    fn totals(&self) -> AggregatorTotals {
-        self.totals
-    }
-
-    fn flows_open(&self) -> usize {
-        self.places.len()
     }
 }

@@ -26,8 +26,15 @@ const ANSWERS_MAX: usize = 8;
 /// What a shard is told.
 enum Order {
     Handle(Portion),
-    Advance { now_ms: u64 },
-    Finish,
+    Advance {
+        one_way: bool,
+        now_ms: u64,
+    },
+    /// To learn from all flows which directions the mirror shows, before they end.
+    TakeEvidence,
+    Finish {
+        one_way: bool,
+    },
 }
 
 /// Observations and their identities, as many of both.
@@ -82,6 +89,12 @@ impl Shards {
         Ok(Self { shards: cpus.iter().enumerate().map(start).collect::<io::Result<_>>()? })
     }
 
+    /// Whether the mirror shows one direction only.
+    fn one_way(&self) -> bool {
+        let totals = self.totals();
+        totals.directions.is_one_way(totals.one_way)
+    }
+
     /// Tells all shards to end something, and waits until they have.
     fn settle(&mut self, order: impl Fn() -> Order, emit: &mut dyn FnMut(Record)) {
         for shard in &mut self.shards {
@@ -115,11 +128,15 @@ impl FlowTable for Shards {
     }
 
     fn advance(&mut self, now_ms: u64, emit: &mut dyn FnMut(Record)) {
-        self.settle(|| Order::Advance { now_ms }, emit);
+        // As a single table would: by what all have learnt up to the epoch before.
+        let one_way = self.one_way();
+        self.settle(|| Order::Advance { one_way, now_ms }, emit);
     }
 
     fn finish(&mut self, emit: &mut dyn FnMut(Record)) {
-        self.settle(|| Order::Finish, emit);
+        self.settle(|| Order::TakeEvidence, emit);
+        let one_way = self.one_way();
+        self.settle(|| Order::Finish { one_way }, emit);
     }
 
     fn totals(&self) -> AggregatorTotals {
@@ -265,12 +282,16 @@ impl Worker {
                     portion.identities.clear();
                     let _enough_spares = self.emptied_portions.try_send(portion);
                 }
-                Order::Advance { now_ms } => {
-                    self.act(|aggregator, emit| aggregator.advance(now_ms, emit));
+                Order::Advance { one_way, now_ms } => {
+                    self.act(|aggregator, emit| aggregator.advance_as(one_way, now_ms, emit));
                     self.settled();
                 }
-                Order::Finish => {
-                    self.act(Aggregator::finish);
+                Order::TakeEvidence => {
+                    self.aggregator.take_all_evidence();
+                    self.settled();
+                }
+                Order::Finish { one_way } => {
+                    self.act(|aggregator, emit| aggregator.finish_as(one_way, emit));
                     self.settled();
                 }
             }
