@@ -16,6 +16,7 @@ mod pipeline;
 mod replay;
 mod sink;
 mod summary;
+mod top;
 mod traits;
 
 pub use aggregate::{Aggregator, AggregatorSettings, AggregatorTotals, ApartBy};
@@ -46,4 +47,7 @@ pub use sink::{
     JsonSink, NullSink, Outputs, SealingSettings, Sink, SinkError, SinkTotals, UplinkSink,
 };
 pub use summary::{FileSummary, SUMMARY_NAME, Summary, frames_text};
+pub use top::{
+    MessageWriter, Messages, NoSpeed, ScreenError, Speed, Tab, TopError, TopOptions, Topped, top,
+};
 pub use traits::{FRAGMENT_NAMES, PacketTraits};

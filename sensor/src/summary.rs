@@ -315,7 +315,7 @@ impl Summary {
     /// What came from the wire or the files, and where it is.
     fn capture_text(&self, text: &mut String) {
         let known = |number: Option<u64>| number.map_or("unknown".to_owned(), grouped);
-        if self.command == "run" {
+        if self.command != "replay" && self.files.is_empty() {
             let (received, missed) = (known(self.nic_received), known(self.nic_missed));
             line(text, "port", &format!("{received} frames received, {missed} missed by the port"));
         }

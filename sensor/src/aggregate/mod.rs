@@ -14,6 +14,7 @@ mod properties;
 mod role;
 #[cfg(test)]
 mod tests;
+mod watched;
 
 use std::hash::BuildHasher as _;
 
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use entry::{Entry, NONE};
 use lists::{CHANGED, Lists};
+pub(crate) use watched::Watched;
 
 /// What of VLAN tags and tunnels keeps flows with equal addresses apart, and stands in their records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,7 +41,7 @@ pub enum ApartBy {
 }
 
 impl ApartBy {
-    fn of(self, outer: Outer) -> Outer {
+    pub(crate) fn of(self, outer: Outer) -> Outer {
         match self {
             Self::Everything => outer,
             Self::Conversation if outer.is_plain() => outer,

@@ -15,7 +15,9 @@ use super::{Options, Outcome, Patience, PipelineError, SENSOR_VERSION, Stage, wa
 use crate::aggregate::Aggregator;
 use crate::capture::{Folded, LogFill};
 use crate::config::{Config, Cpu};
+use crate::sink::Outputs;
 use crate::summary::Summary;
+use crate::top::{Counted, Feed};
 use crate::traits::PacketTraits;
 
 /// Chunks between the threads. When they are all full the drain waits, and the kernel's cache takes
@@ -115,12 +117,24 @@ pub trait Source: Send {
 pub fn run_source(
     config: &Config,
     options: &Options,
+    source: Box<dyn Source>,
+    stop: &Receiver<()>,
+) -> Result<Outcome, PipelineError> {
+    run_watched(config, options, source, stop, None)
+}
+
+/// The same, while somebody looks on.
+pub(crate) fn run_watched(
+    config: &Config,
+    options: &Options,
     mut source: Box<dyn Source>,
     stop: &Receiver<()>,
+    feed: Option<Feed>,
 ) -> Result<Outcome, PipelineError> {
     let facts = source.facts();
     let summary = Summary {
-        command: "run",
+        // Who looks on keeps no books for `balance` and serves no metrics.
+        command: if feed.is_some() { "top" } else { "run" },
         sensor_version: SENSOR_VERSION,
         interfaces: facts.interfaces,
         xdp_mode: facts.xdp_mode,
@@ -146,7 +160,7 @@ pub fn run_source(
         let stage = &mut stage;
         let aggregate = move || {
             pin(config.flows.aggregate_cpu, "aggregator");
-            Live::new(config).run(&received, &empties, stage);
+            Live::new(config, feed).run(&received, &empties, stage);
         };
         let aggregating = thread::Builder::new()
             .name("aggregate".to_owned())
@@ -176,10 +190,12 @@ struct Live {
     epoch_end_ms: Option<u64>,
     /// When it was last told that packets are being folded.
     fold_warned: Option<Instant>,
+    /// Who looks on.
+    feed: Option<Feed>,
 }
 
 impl Live {
-    fn new(config: &Config) -> Self {
+    fn new(config: &Config, feed: Option<Feed>) -> Self {
         Self {
             aggregator: Aggregator::new(config.aggregator()),
             folding: Folding::new(config.flows.active_timeout_ms.get()),
@@ -187,6 +203,7 @@ impl Live {
             epochs: Epochs::default(),
             epoch_end_ms: None,
             fold_warned: None,
+            feed,
         }
     }
 
@@ -202,6 +219,9 @@ impl Live {
                     let outputs = &mut stage.outputs;
                     self.aggregator
                         .handle_observations(&chunk, &mut |record| outputs.handle_record(record));
+                    if let Some(feed) = &mut self.feed {
+                        feed.handle_observations(&chunk);
+                    }
                     chunk.clear();
                     let _enough_spares = empties.try_send(chunk);
                 }
@@ -212,6 +232,7 @@ impl Live {
                 }
             }
         }
+        self.show(stage, true);
         let outputs = &mut stage.outputs;
         self.aggregator.finish(&mut |record| outputs.handle_record(record));
         self.folding.finish(&mut |record| outputs.handle_record(record));
@@ -234,6 +255,26 @@ impl Live {
         self.folding.advance(now_ms, &mut |record| outputs.handle_record(record));
         outputs.advance(&self.books(), now_ms);
         self.fill_summary(stage, false);
+        self.show(stage, false);
+    }
+
+    /// Tells who looks on.
+    fn show(&mut self, stage: &Stage, is_last: bool) {
+        let Some(now_ms) = self.epoch_end_ms else { return };
+        let Some(mut feed) = self.feed.take() else { return };
+        let (totals, folding) = (self.aggregator.totals(), self.folding.totals());
+        let counted = Counted {
+            frames: self.counts.books.frames_seen,
+            packets: totals.packets_in + folding.packets_in,
+            bytes: totals.bytes_in + folding.bytes_in,
+            flows: totals.flows_opened,
+        };
+        feed.handle_epoch(now_ms, counted, is_last, || {
+            let mut summary = stage.summary.clone();
+            self.fill(&mut summary, &stage.outputs);
+            (summary, None)
+        });
+        self.feed = Some(feed);
     }
 
     fn warn_of_folding(&mut self, more: bool) {
@@ -260,19 +301,18 @@ impl Live {
     }
 
     fn fill_summary(&self, stage: &mut Stage, at_once: bool) {
-        stage.update_summary(
-            |summary, outputs| {
-                let totals = self.aggregator.totals();
-                let (open, folding) = (self.aggregator.flows_open(), self.folding.totals());
-                summary.handle_books(&outputs.books(), &totals, &folding, open);
-                summary.not_ip = self.counts.not_ip.iter().copied().collect();
-                summary.handle_malformed(&self.counts.malformed);
-                summary.handle_traits(&self.counts.traits);
-                summary.handle_port(&self.counts.port);
-                self.epochs.fill(summary);
-            },
-            at_once,
-        );
+        stage.update_summary(|summary, outputs| self.fill(summary, outputs), at_once);
+    }
+
+    fn fill(&self, summary: &mut Summary, outputs: &Outputs) {
+        let totals = self.aggregator.totals();
+        let (open, folding) = (self.aggregator.flows_open(), self.folding.totals());
+        summary.handle_books(&outputs.books(), &totals, &folding, open);
+        summary.not_ip = self.counts.not_ip.iter().copied().collect();
+        summary.handle_malformed(&self.counts.malformed);
+        summary.handle_traits(&self.counts.traits);
+        summary.handle_port(&self.counts.port);
+        self.epochs.fill(summary);
     }
 }
 

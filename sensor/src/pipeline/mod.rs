@@ -42,7 +42,8 @@ use losses::losses;
 pub use deliver::{Delivered, deliver};
 pub(crate) use folding::FoldingTotals;
 pub use kernel::run;
-pub(crate) use kernel::stop_on_signals;
+pub(crate) use kernel::{listen, stop_on_signals, stop_on_signals_with};
+pub(crate) use live::run_watched;
 pub use live::{Counts, PortCounts, Source, SourceError, SourceFacts, run_source};
 pub use offline::replay;
 
