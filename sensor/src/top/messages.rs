@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
+use std::panic;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing_subscriber::fmt::MakeWriter;
@@ -29,18 +30,22 @@ impl Messages {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps lines from now on.
-    pub(crate) fn hold(&self) {
+    /// Keeps lines, and the words of panics, until what this gives is dropped.
+    pub(super) fn hold(&self) -> Held {
         self.kept().is_holding = true;
-    }
-
-    /// Whether lines are kept.
-    pub(crate) fn is_holding(&self) -> bool {
-        self.kept().is_holding
+        let (messages, before) = (self.clone(), panic::take_hook());
+        panic::set_hook(Box::new(move |panic| {
+            if messages.kept().is_holding {
+                messages.say(&format!("error: {panic}"));
+            } else {
+                before(panic);
+            }
+        }));
+        Held(self.clone())
     }
 
     /// Writes what was kept to standard error, and everything from now on.
-    pub(crate) fn release(&self) {
+    fn release(&self) {
         let mut kept = self.kept();
         kept.is_holding = false;
         let left_out = std::mem::take(&mut kept.lines_left_out);
@@ -48,7 +53,7 @@ impl Messages {
         drop(kept);
         let mut text = String::new();
         if left_out > 0 {
-            text.push_str(&format!("({left_out} earlier messages are left out)\n"));
+            text = format!("({left_out} earlier messages are left out)\n");
         }
         for line in lines {
             text.push_str(&line);
@@ -82,6 +87,16 @@ impl Messages {
     }
 }
 
+/// Lines are kept as long as this is there.
+#[must_use]
+pub(super) struct Held(Messages);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
 /// Writes one event.
 #[derive(Debug)]
 pub struct MessageWriter(Messages);
@@ -112,10 +127,11 @@ mod tests {
     #[test]
     fn lines_are_kept_up_to_a_bound_and_cannot_move_the_cursor() {
         let messages = Messages::default();
-        messages.hold();
+        messages.kept().is_holding = true;
         let mut writer = messages.make_writer();
         for number in 0..LINES_MAX + 7 {
-            writeln!(writer, "line\x1b[2J {number}").expect("it is memory");
+            let line = format!("line\x1b[2J {number}\n");
+            writer.write_all(line.as_bytes()).expect("it is memory");
         }
         let lines = messages.lines();
         assert_eq!(lines.len(), LINES_MAX);

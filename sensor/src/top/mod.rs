@@ -118,13 +118,15 @@ pub enum TopError {
 /// Watches interfaces, or reads files, until somebody quits.
 ///
 /// # Errors
-/// When there is no terminal and none is needed not, or the capture cannot begin.
+/// When there is no terminal to show it on, or the capture cannot begin.
 pub fn top(config: &Config, options: &TopOptions) -> Result<Topped, TopError> {
     // Before anything is attached: without a terminal nothing has happened.
     let keyboard = match options.once {
         Some(_) => None,
         None => Some(Screen::keyboard()?),
     };
+    // Told when this is dropped, after the screen.
+    let _held = options.messages.hold();
     let mut watched = Watched::start(config, options)?;
     let theme = Theme {
         has_colours: options.has_colours && options.once.is_none(),
@@ -132,13 +134,12 @@ pub fn top(config: &Config, options: &TopOptions) -> Result<Topped, TopError> {
     };
     let mut state = State::new(watched.subject.clone(), options.tab, &options.filter);
     let shown = match (keyboard, options.once) {
-        // The screen is dropped here: what is told afterwards is told on the terminal.
-        (Some(keyboard), _) => Screen::open(&options.messages).and_then(|mut screen| {
+        // The screen is dropped here, whatever happens.
+        (Some(keyboard), _) => Screen::open().and_then(|mut screen| {
             let keys = keys(keyboard)?;
             look(&mut watched, &mut state, (&mut screen, &keys), theme, &options.messages)
         }),
         (None, once) => {
-            options.messages.hold();
             wait(&mut watched, &mut state, once.unwrap_or_default());
             Ok(())
         }
@@ -150,9 +151,6 @@ pub fn top(config: &Config, options: &TopOptions) -> Result<Topped, TopError> {
         let columns = columns.unwrap_or(PRINTED.0).max(COLUMNS_MIN);
         text(&mut state, theme, columns, rows.unwrap_or(PRINTED.1).max(ROWS_MIN))
     });
-    if options.once.is_some() {
-        options.messages.release();
-    }
     shown?;
     Ok(Topped { outcome: outcome?, printed })
 }
@@ -251,11 +249,15 @@ fn look(
     theme: Theme,
     messages: &Messages,
 ) -> Result<(), ScreenError> {
-    let nothing = never();
+    let (nothing, no_picture) = (never(), never());
     loop {
         state.handle_messages(messages.lines());
         screen.draw(state, theme)?;
-        let ended = if watched.outcome.is_some() { &nothing } else { &watched.ended };
+        // Of a capture that has ended the channels are closed, which would be told again and again.
+        let (ended, pictures) = match watched.outcome {
+            Some(_) => (&nothing, &no_picture),
+            None => (&watched.ended, &watched.pictures),
+        };
         select! {
             recv(keys) -> key => {
                 // Several keys at once (held down, or pasted) are drawn once.
@@ -270,7 +272,7 @@ fn look(
                     return Ok(());
                 }
             }
-            recv(watched.pictures) -> picture => {
+            recv(pictures) -> picture => {
                 if let Ok(picture) = picture {
                     state.handle_picture(picture);
                 }

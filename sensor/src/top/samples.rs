@@ -6,9 +6,11 @@ use flow::{
     Address, FlowKey, Handshake, Kind, Observation, Outer, Record, TcpSeen, protocol, tcp_flag,
 };
 
-use super::rate::{Amount, Clock};
+use super::feed::Picture;
+use super::rate::{Amount, Clock, History};
 use super::tracker::{Flow, FlowId, Tracked, Tracker};
 use crate::aggregate::{ApartBy, Watched};
+use crate::summary::Summary;
 
 /// When the samples begin, milliseconds since the Unix epoch.
 pub(super) const START_MS: u64 = 1_780_000_000_000;
@@ -89,6 +91,45 @@ pub(super) fn tracked() -> Tracked {
     }
     tracker.advance(START_MS + 31_000);
     tracker.snapshot()
+}
+
+/// The picture of them, of a port that misses a little.
+pub(super) fn picture() -> Picture {
+    let tracked = tracked();
+    let mut history = History::default();
+    for second in 1..=31 {
+        let came = [(second % 8) * 100, (second % 8) * 800_000, second % 3, (second % 8) * 101];
+        history.handle(at(second * 1_000), START_MS + (second - 1) * 1_000, came);
+    }
+    Picture {
+        tracked,
+        rate: Amount::new(550, 666_600),
+        flows_and_frames: Amount::new(2, 551),
+        history,
+        summary: Summary {
+            command: "top",
+            xdp_mode: Some("native"),
+            nic_received: Some(16_600),
+            nic_missed: None,
+            frames_seen: 16_600,
+            packets_ip: 16_508,
+            packets_in_flows: 16_508,
+            packets_not_ip: 90,
+            packets_malformed: 2,
+            not_ip: [("arp", 90)].into(),
+            malformed: [("ip_header_cut", 2), ("version_unknown", 0)].into(),
+            packets_folded: 1_234,
+            flows_open: 4,
+            flows_open_max: 1_000_000,
+            flows_opened: 4,
+            epochs: 124,
+            epoch_ms: Some(250),
+            log_fill_permille: Some(3),
+            log_fill_permille_max: Some(120),
+            ..Summary::default()
+        },
+        position: None,
+    }
 }
 
 /// A flow of the list, by its initiator's port.

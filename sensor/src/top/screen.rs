@@ -1,9 +1,8 @@
 //! Takes the terminal while it lasts: the alternate screen, keys without echo, no cursor. Whatever happens, also a
-//! panic, the terminal is given back as it was, and what was said meanwhile is told then.
+//! panic, the terminal is given back as it was.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Stdout, Write as _};
-use std::panic;
 use std::thread;
 
 use crossbeam_channel::{Receiver, bounded};
@@ -15,7 +14,6 @@ use ratatui::termion::raw::{IntoRawMode as _, RawTerminal};
 use ratatui::termion::screen::{AlternateScreen, IntoAlternateScreen as _};
 use thiserror::Error;
 
-use super::messages::Messages;
 use super::state::State;
 use super::view::{Theme, render};
 
@@ -44,7 +42,6 @@ type Backend = TermionBackend<AlternateScreen<RawTerminal<Stdout>>>;
 /// The terminal, until it is dropped.
 pub(super) struct Screen {
     terminal: Option<Terminal<Backend>>,
-    messages: Messages,
 }
 
 impl Screen {
@@ -57,13 +54,11 @@ impl Screen {
         ratatui::termion::get_tty().map_err(|_none| ScreenError::NoTerminal)
     }
 
-    /// Takes the terminal; from now on messages are kept.
-    pub(super) fn open(messages: &Messages) -> Result<Self, ScreenError> {
+    /// Takes the terminal.
+    pub(super) fn open() -> Result<Self, ScreenError> {
         let raw = io::stdout().into_raw_mode().map_err(ScreenError::Terminal)?;
-        keep_panics(messages);
-        messages.hold();
         // Dropped, it gives everything back, however far this comes.
-        let mut screen = Self { terminal: None, messages: messages.clone() };
+        let mut screen = Self { terminal: None };
         let writer = raw.into_alternate_screen().map_err(ScreenError::Terminal)?;
         let mut terminal =
             Terminal::new(TermionBackend::new(writer)).map_err(ScreenError::Terminal)?;
@@ -90,21 +85,7 @@ impl Drop for Screen {
         drop(self.terminal.take());
         // What gives the screen back must not wait for the next line.
         let _terminal_gone = io::stdout().flush();
-        self.messages.release();
     }
-}
-
-/// A panic's words are kept, too, as long as messages are.
-fn keep_panics(messages: &Messages) {
-    let messages = messages.clone();
-    let before = panic::take_hook();
-    panic::set_hook(Box::new(move |panic| {
-        if messages.is_holding() {
-            messages.say(&format!("error: {panic}"));
-        } else {
-            before(panic);
-        }
-    }));
 }
 
 /// What is typed. The thread that reads it ends with the process, or the terminal.

@@ -15,7 +15,7 @@ use crate::top::tracker::service_of;
 /// Names of the TCP flags, lowest bit first.
 const FLAGS: [&str; 8] = ["FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"];
 
-pub(super) fn lines(state: &State, theme: Theme) -> Vec<Line<'static>> {
+pub(super) fn lines(state: &State, paint: Theme) -> Vec<Line<'static>> {
     let Some(picture) = &state.picture else { return Vec::new() };
     let row = state.selected().and_then(|place| state.rows.get(place));
     let place = row.and_then(|row| row.flow);
@@ -25,7 +25,7 @@ pub(super) fn lines(state: &State, theme: Theme) -> Vec<Line<'static>> {
     let record = &flow.record;
     let now_ms = picture.tracked.clock.now_ms;
     let line = |name: &str, value: String| {
-        Line::from(vec![Span::styled(format!("{name:<14}"), theme.label()), Span::raw(value)])
+        Line::from(vec![Span::styled(format!("{name:<14}"), paint.label()), Span::raw(value)])
     };
     let moment = |ms: u64| format!("{} UTC, {} ago", time(ms), duration(now_ms.saturating_sub(ms)));
     let (_, port) = service_of(record);
@@ -43,7 +43,7 @@ pub(super) fn lines(state: &State, theme: Theme) -> Vec<Line<'static>> {
         Line::default(),
         Line::from(Span::styled(
             format!("{:<14}{:>22}{:>22}", "", "from the initiator", "from the responder"),
-            theme.label(),
+            paint.label(),
         )),
     ];
     let both = |name: &str, value: &dyn Fn(&Direction, Amount) -> String| {

@@ -5,7 +5,7 @@ use ratatui::text::{Line, Span};
 use super::Theme;
 
 /// Keys, or words, and what they mean.
-const HELP: [(&str, &str); 23] = [
+const HELP: [(&str, &str); 22] = [
     ("1-6 Tab ← →", "the lists"),
     ("↑ ↓ PgUp PgDn", "selects a row; the list follows it. Esc lets go of it"),
     ("Enter", "a flow's details; of a host, service or protocol its flows"),
@@ -15,7 +15,6 @@ const HELP: [(&str, &str); 23] = [
     ("i", "hides who has had no packet for 10 seconds"),
     ("p", "the picture stands still; a capture is not read meanwhile"),
     ("q Ctrl-C", "quits, and detaches from the port"),
-    ("", ""),
     ("rates", "averages of about 3 seconds; the graphs show 2 minutes or more"),
     ("→ ←", "from the initiator (who opened it), from the responder"),
     ("open", "TCP: SYN, SYN-ACK and an ACK were seen; then closed or reset"),
@@ -35,6 +34,6 @@ pub(super) fn lines(theme: Theme) -> Vec<Line<'static>> {
     let line = |(name, text): &(&'static str, &'static str)| {
         Line::from(vec![Span::styled(format!("{name:<14}"), theme.label()), Span::raw(*text)])
     };
-    // As many as the smallest screen has room for: the empty line goes first.
+    // As many as the smallest screen has room for.
     HELP.iter().map(line).collect()
 }

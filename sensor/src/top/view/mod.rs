@@ -21,6 +21,7 @@ use ratatui::widgets::{Block, BorderType, Clear, Paragraph, Widget as _};
 use super::rows::Tab;
 use super::state::{Overlay, State};
 use super::tracker::FLOWS_MAX;
+use crate::summary::grouped;
 
 /// Smallest screen that everything has a place on.
 pub(crate) const COLUMNS_MIN: u16 = 80;
@@ -99,10 +100,10 @@ pub(crate) fn render(state: &mut State, theme: Theme, area: Rect, buffer: &mut B
     footer(state, theme, row(area.height - 1, 1), buffer);
     match state.overlay {
         Overlay::Nothing => {}
-        Overlay::Help => over("help: any key closes it", &help::lines(theme), body, buffer),
+        Overlay::Help => over("help: any key closes it", &help::lines(theme), area, buffer),
         Overlay::Details => {
             let lines = details::lines(state, theme);
-            over("flow: Esc closes it", &lines, body, buffer);
+            over("flow: Esc closes it", &lines, area, buffer);
         }
     }
 }
@@ -119,10 +120,10 @@ fn tabs(state: &State, theme: Theme, area: Rect, buffer: &mut Buffer) {
         let text = format!(" {number} {}{count} ", tab.name());
         let style = if tab == state.tab {
             Theme::selected().add_modifier(Modifier::BOLD)
-        } else if count.is_empty() {
-            theme.label()
-        } else {
+        } else if !count.is_empty() && is_alarming(state) {
             theme.notice()
+        } else {
+            theme.label()
         };
         line.push_span(Span::styled(
             if theme.is_printed { named(tab, state) } else { text },
@@ -130,6 +131,12 @@ fn tabs(state: &State, theme: Theme, area: Rect, buffer: &mut Buffer) {
         ));
     }
     buffer.set_line(area.x, area.y, &line, area.width);
+}
+
+/// Whether something that was said since somebody looked is more than information.
+fn is_alarming(state: &State) -> bool {
+    let mut unread = state.messages.iter().skip(state.messages_read);
+    unread.any(|line| line.contains("WARN") || line.contains("ERROR"))
 }
 
 /// On paper nothing is reversed: the tab that is shown is the one that is named.
@@ -185,21 +192,17 @@ fn keys(theme: Theme) -> Line<'static> {
 fn shown(state: &State, columns: u16) -> String {
     let all = state.rows.len();
     let last = (state.offset + state.page).min(all);
-    let mut text =
-        if all == 0 { "none".to_owned() } else { format!("{}-{last} of {all}", state.offset + 1) };
-    if let Some((order, _)) = state.order() {
-        text.push_str(&format!(" by {}", order.name()));
-    }
-    if state.hides_idle {
-        text.push_str(", not idle");
-    }
+    let places = [(state.offset + 1).min(all), last, all];
+    let [first, last, all] = places.map(|place| grouped(place as u64));
+    let order = state.order().map_or("", |(order, _)| order.name());
+    let idle = if state.hides_idle { ", not idle" } else { "" };
     let evicted = state.picture.as_ref().map_or(0, |picture| picture.tracked.gone.flows_evicted);
-    if evicted > 0 && columns >= 100 {
-        text.push_str(&format!(", approximate beyond {FLOWS_MAX} flows"));
-    } else if evicted > 0 {
-        text.push_str(" ≈");
-    }
-    text
+    let approximate = match evicted {
+        0 => String::new(),
+        _ if columns < 100 => " ≈".to_owned(),
+        _ => format!(", approximate beyond {FLOWS_MAX} flows"),
+    };
+    format!("{first}-{last} of {all} by {order}{idle}{approximate}")
 }
 
 /// The latest last, as long as nobody goes back.

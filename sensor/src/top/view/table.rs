@@ -40,7 +40,7 @@ type Shape = (Column, &'static str, u16, Option<Order>);
 /// With so many columns, packets and bytes are told by direction.
 const WIDE: u16 = 140;
 /// With so many, bytes are.
-const MEDIUM: u16 = 112;
+const MEDIUM: u16 = 118;
 /// Two IPv6 addresses with ports never need more.
 const END_MAX: u16 = 47;
 
@@ -93,7 +93,7 @@ fn columns(tab: Tab, width: u16) -> Vec<Shape> {
         shapes.push((C::Share, "share", 7, None));
         shapes.push((C::Flows, "flows", 6, Some(Order::Flows)));
     }
-    if width >= 100 {
+    if width >= if is_flows { 132 } else { 100 } {
         shapes.push((C::Silent, "silent", 7, Some(Order::Latest)));
     }
     let fixed: u16 = shapes.iter().map(|(_, _, columns, _)| columns + 1).sum();
@@ -139,7 +139,9 @@ pub(super) fn render(state: &mut State, theme: Theme, area: Rect, buffer: &mut B
         buffer.set_stringn(body.x + 1, body.y, none, body.width.into(), Theme::faint());
         return;
     }
-    let all: u64 = state.rows.iter().map(|row| bytes(row)).sum();
+    let all: u64 = state.rows.iter().map(bytes).sum();
+    // Of hosts each flow has two.
+    let all = if state.tab == Tab::Hosts { all.div_ceil(2) } else { all };
     let selected = state.selected();
     for (line, (place, row)) in
         (body.y..body.bottom()).zip(state.rows.iter().enumerate().skip(state.offset))
