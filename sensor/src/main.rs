@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use jiff::Timestamp;
 use sensor::{
     After, AfterCounting, AttachBy, AttachMode, Balance, BalanceError, Bounded, Config,
-    DoctorOptions, Options, Outcome, OutputKind, PipelineError, SUMMARY_NAME,
+    DoctorOptions, Options, Outcome, OutputKind, PipelineError, SUMMARY_NAME, Speed,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -67,10 +67,16 @@ enum Command {
         output: OutputArgs,
     },
     /// Read capture files, on their own clock.
+    ///
+    /// Several are read in the order given, as one capture. Ctrl-C ends it early: what was read is
+    /// counted and written, and the exit code is 1.
     Replay {
-        /// pcap or pcapng files.
+        /// Captures: pcap or pcapng, plain or in gzip or zstd; `-` is standard input.
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
+        /// How fast: `max`, `wire` (the capture's own pace), or a factor of that such as `10x`.
+        #[arg(long, value_name = "SPEED", default_value_t)]
+        speed: Speed,
         #[command(flatten)]
         output: OutputArgs,
     },
@@ -204,7 +210,11 @@ fn configuration(cli: &Cli) -> anyhow::Result<Config> {
             config.capture.mode = mode.unwrap_or(config.capture.mode);
             Some(output)
         }
-        Some(Command::Replay { output, .. }) => Some(output),
+        Some(Command::Replay { files, output, .. }) => {
+            let from_stdin = files.iter().filter(|file| file.as_os_str() == "-").count();
+            anyhow::ensure!(from_stdin <= 1, "standard input (-) can be read only once");
+            Some(output)
+        }
         Some(
             Command::Doctor(_)
             | Command::Enroll { .. }
@@ -243,16 +253,16 @@ fn act(cli: Cli, config: &Config) -> anyhow::Result<ExitCode> {
     }
     let outcome = match cli.command {
         Some(Command::Run { output, .. }) => {
-            let options = Options { summary_file: output.summary, progress: false };
+            let options = Options { summary_file: output.summary, ..Options::default() };
             sensor::run(config, &options)?
         }
-        Some(Command::Replay { files, output, .. }) => {
+        Some(Command::Replay { files, speed, output }) => {
             // A bar and records on the same terminal would overwrite each other.
             let to_terminal = config.output.kinds.contains(&OutputKind::Json)
                 && config.output.json_file.is_none()
                 && io::stdout().is_terminal();
             let progress = io::stderr().is_terminal() && !to_terminal;
-            let options = Options { summary_file: output.summary, progress };
+            let options = Options { summary_file: output.summary, progress, speed };
             sensor::replay(config, &options, &files)?
         }
         Some(Command::Doctor(args)) => return doctor(args, config),

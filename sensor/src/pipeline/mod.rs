@@ -12,6 +12,7 @@ mod deliver;
 mod delivery;
 mod drain;
 mod folding;
+mod input;
 mod kernel;
 mod live;
 mod losses;
@@ -19,6 +20,9 @@ mod news;
 mod offline;
 mod pace;
 mod privileges;
+mod progress;
+mod speed;
+mod stop;
 #[cfg(test)]
 mod tests;
 
@@ -45,6 +49,7 @@ pub use kernel::run;
 pub(crate) use kernel::stop_on_signals;
 pub use live::{Counts, PortCounts, Source, SourceError, SourceFacts, run_source};
 pub use offline::replay;
+pub use speed::{NoSpeed, Speed};
 
 /// Version of this sensor, as batches and summaries carry it.
 pub const SENSOR_VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -60,6 +65,8 @@ pub struct Options {
     pub summary_file: Option<PathBuf>,
     /// Whether a progress bar may be drawn.
     pub progress: bool,
+    /// How fast a capture is replayed.
+    pub speed: Speed,
 }
 
 /// How a command ended, when it could begin.
