@@ -69,10 +69,16 @@ enum Command {
         output: OutputArgs,
     },
     /// Read capture files, on their own clock.
+    ///
+    /// Several are read in the order given, as one capture. Ctrl-C ends it early: what was read is
+    /// counted and written, and the exit code is 1.
     Replay {
-        /// pcap or pcapng files.
+        /// Captures: pcap or pcapng, plain or in gzip or zstd; `-` is standard input.
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
+        /// How fast: `max`, `wire` (the capture's own pace), or a factor of that such as `10x`.
+        #[arg(long, value_name = "SPEED", default_value_t)]
+        speed: Speed,
         #[command(flatten)]
         output: OutputArgs,
     },
@@ -131,10 +137,11 @@ struct TopArgs {
     /// Interface to listen on; may be given more than once.
     #[arg(long, value_name = "NAME", conflicts_with = "files")]
     interface: Vec<String>,
-    /// Capture files to read in its place, pcap or pcapng.
+    /// Captures to read in its place: pcap or pcapng, plain or in gzip or zstd; `-` is standard
+    /// input.
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// How fast files are read: `wire`, `max`, or a factor such as `10x`.
+    /// How fast files are read: `wire` (the capture's own pace), `max`, or a factor such as `10x`.
     #[arg(long, value_name = "SPEED", default_value = "wire", conflicts_with = "interface")]
     speed: Speed,
     /// Print one screen as text, without a terminal, and end.
@@ -255,7 +262,11 @@ fn configuration(cli: &Cli) -> anyhow::Result<Config> {
             config.capture.mode = mode.unwrap_or(config.capture.mode);
             Some(output)
         }
-        Some(Command::Replay { output, .. }) => Some(output),
+        Some(Command::Replay { files, output, .. }) => {
+            let from_stdin = files.iter().filter(|file| file.as_os_str() == "-").count();
+            anyhow::ensure!(from_stdin <= 1, "standard input (-) can be read only once");
+            Some(output)
+        }
         Some(Command::Top(args)) => {
             if !args.interface.is_empty() {
                 config.capture.interfaces.clone_from(&args.interface);
@@ -287,6 +298,8 @@ fn configuration(cli: &Cli) -> anyhow::Result<Config> {
         }
     }
     if let Some(Command::Top(args)) = &cli.command {
+        let from_stdin = args.files.iter().filter(|file| file.as_os_str() == "-").count();
+        anyhow::ensure!(from_stdin <= 1, "standard input (-) can be read only once");
         anyhow::ensure!(
             args.files.is_empty()
                 || (args.output.output.is_empty() && args.output.summary.is_none()),
@@ -319,16 +332,16 @@ fn act(cli: Cli, config: &Config, messages: Messages) -> anyhow::Result<ExitCode
     }
     let outcome = match cli.command {
         Some(Command::Run { output, .. }) => {
-            let options = Options { summary_file: output.summary, progress: false };
+            let options = Options { summary_file: output.summary, ..Options::default() };
             sensor::run(config, &options)?
         }
-        Some(Command::Replay { files, output, .. }) => {
+        Some(Command::Replay { files, speed, output }) => {
             // A bar and records on the same terminal would overwrite each other.
             let to_terminal = config.output.kinds.contains(&OutputKind::Json)
                 && config.output.json_file.is_none()
                 && io::stdout().is_terminal();
             let progress = io::stderr().is_terminal() && !to_terminal;
-            let options = Options { summary_file: output.summary, progress };
+            let options = Options { summary_file: output.summary, progress, speed };
             sensor::replay(config, &options, &files)?
         }
         Some(Command::Top(args)) => return top(args, config, messages),

@@ -64,7 +64,7 @@ fn word(text: &str) -> Option<Word> {
     }
     let what = if let Some(what) = within(text) {
         what
-    } else if let Some(port) = text.strip_prefix(':').unwrap_or(text).parse().ok() {
+    } else if let Ok(port) = text.strip_prefix(':').unwrap_or(text).parse() {
         What::Port(port)
     } else if let Some(number) = protocol_number(text) {
         What::Protocol(number)

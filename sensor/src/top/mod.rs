@@ -21,14 +21,12 @@ mod rows;
 #[cfg(test)]
 mod samples;
 mod screen;
-mod speed;
 mod state;
 mod tracker;
 mod view;
 
-use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -44,11 +42,11 @@ pub(crate) use feed::{Counted, Feed};
 pub use messages::{MessageWriter, Messages};
 pub use rows::Tab;
 pub use screen::ScreenError;
-pub use speed::{NoSpeed, Speed};
 
 use crate::config::Config;
 use crate::pipeline::{
-    Options, Outcome, PipelineError, Source, listen, run_watched, stop_on_signals_with,
+    Options, Outcome, PipelineError, Source, Speed, Stop, input_name, is_stdin, listen,
+    run_watched, stop_on_signals_with,
 };
 use feed::Picture;
 use file::{Control, Reader};
@@ -186,17 +184,18 @@ impl Watched {
                 let run = move || run_watched(&config, &options, source, &stopped, Some(feed));
                 (subject, Box::new(run))
             } else {
-                for file in &options.files {
+                for file in options.files.iter().filter(|file| !is_stdin(file)) {
                     // A name that was mistyped is told before there is a screen.
-                    File::open(file)
+                    file.metadata()
                         .map_err(|source| TopError::File { file: file.clone(), source })?;
                 }
                 let name = |file: &PathBuf| {
-                    let name = file.file_name().unwrap_or(file.as_os_str());
-                    name.to_string_lossy().replace(char::is_control, " ")
+                    let last = file.file_name().filter(|_| !is_stdin(file)).map(Path::new);
+                    last.map_or_else(|| input_name(file), input_name).replace(char::is_control, " ")
                 };
                 let names = options.files.iter().map(name).collect();
-                let control = Control { stop: stopped, holds: Arc::clone(&holds) };
+                let control =
+                    Control { stop: Arc::new(Stop::new(stopped)), holds: Arc::clone(&holds) };
                 let reader = Reader::new(config, options.speed, control, feed);
                 let files = options.files.clone();
                 (Subject::Files(names, options.speed), Box::new(move || Ok(reader.run(&files))))

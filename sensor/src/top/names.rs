@@ -4,7 +4,7 @@
 use flow::{Handshake, Record, protocol, tcp_flag};
 
 use super::tracker::ServiceId;
-use crate::summary::grouped;
+use crate::summary::{grouped, port_name};
 
 /// Name of an IP protocol (IANA's, in lower case), or its number.
 pub(super) fn protocol_name(number: u8) -> String {
@@ -37,72 +37,6 @@ pub(super) fn protocol_name(number: u8) -> String {
 /// Number of the protocol with this name.
 pub(super) fn protocol_number(name: &str) -> Option<u8> {
     (0..=u8::MAX).find(|number| protocol_name(*number) == name)
-}
-
-/// What usually listens on a port.
-fn port_name(number: u8, port: u16) -> &'static str {
-    let is_udp = number == protocol::UDP;
-    match port {
-        20 => "ftp-data",
-        21 => "ftp",
-        22 => "ssh",
-        23 => "telnet",
-        25 => "smtp",
-        53 => "dns",
-        67 | 68 if is_udp => "dhcp",
-        69 if is_udp => "tftp",
-        80 => "http",
-        88 => "kerberos",
-        110 => "pop3",
-        111 => "portmap",
-        123 if is_udp => "ntp",
-        135 => "msrpc",
-        137 | 138 if is_udp => "netbios",
-        139 => "netbios",
-        143 => "imap",
-        161 | 162 => "snmp",
-        179 => "bgp",
-        389 => "ldap",
-        443 if is_udp => "quic",
-        443 => "https",
-        445 => "smb",
-        465 | 587 => "submission",
-        500 | 4500 if is_udp => "ipsec",
-        514 => "syslog",
-        546 | 547 if is_udp => "dhcp6",
-        554 => "rtsp",
-        631 => "ipp",
-        636 => "ldaps",
-        853 => "dns-tls",
-        873 => "rsync",
-        993 => "imaps",
-        995 => "pop3s",
-        1194 => "openvpn",
-        1433 => "mssql",
-        1883 => "mqtt",
-        1900 if is_udp => "ssdp",
-        2049 => "nfs",
-        2055 | 4739 if is_udp => "netflow",
-        3128 => "proxy",
-        3268 => "ldap-gc",
-        3306 => "mysql",
-        3389 => "rdp",
-        3478 => "stun",
-        5060 | 5061 => "sip",
-        5222 => "xmpp",
-        5353 if is_udp => "mdns",
-        5355 if is_udp => "llmnr",
-        5432 => "postgres",
-        5900 => "vnc",
-        6379 => "redis",
-        8080 => "http-alt",
-        8443 => "https-alt",
-        9100 => "jetdirect",
-        11211 => "memcached",
-        27017 => "mongodb",
-        51820 if is_udp => "wireguard",
-        _ => "",
-    }
 }
 
 fn icmp_name(number: u8, message: u16) -> &'static str {

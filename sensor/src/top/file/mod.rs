@@ -1,23 +1,22 @@
 //! Takes capture files; reads them as if they came over the wire, as fast as is wished, and feeds the picture. Writes
 //! no records: that is what `replay` does.
 
-use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
 use flow::{Books, Observation};
 
 use super::feed::{Counted, Feed, Position};
-use super::speed::{Pace, Speed};
 use crate::aggregate::Aggregator;
 use crate::config::Config;
 use crate::pcap::{CaptureFile, CaptureFileError};
-use crate::pipeline::{FoldingTotals, Outcome, SENSOR_VERSION};
+use crate::pipeline::{
+    FoldingTotals, Input, Outcome, Pacer, SENSOR_VERSION, Speed, Stop, input_name, input_size,
+};
 use crate::replay::{FrameObserver, ReplayClock, Tick};
-use crate::summary::{FileSummary, Summary, frames_text};
+use crate::summary::{CaptureTally, FileSummary, Summary};
 
 /// While a frame is waited for, the picture moves on this often.
 const WAIT: Duration = Duration::from_millis(200);
@@ -28,28 +27,27 @@ const FRAMES_PER_LOOK: u64 = 1_024;
 
 /// What the reader is told while it reads.
 pub(super) struct Control {
-    /// A message, or nobody left to send one, ends it.
-    pub(super) stop: Receiver<()>,
+    /// Ends it.
+    pub(super) stop: Arc<Stop>,
     /// It is to wait.
     pub(super) holds: Arc<AtomicBool>,
 }
-
-/// Reading was stopped.
-struct Stopped;
 
 /// Reads files into a feed.
 pub(super) struct Reader {
     control: Control,
     feed: Feed,
-    pace: Pace,
+    /// Says when frames are due; none when they are due at once.
+    pacer: Option<Pacer>,
     observer: FrameObserver,
     clock: ReplayClock,
     aggregator: Aggregator,
     pending: Vec<Observation>,
+    tally: CaptureTally,
     summary: Summary,
     position: Position,
-    /// Bytes of the files before this one.
-    bytes_before: u64,
+    /// Bytes read of all files so far, as they are in the files.
+    bytes_read: Arc<AtomicU64>,
     /// The latest epoch's end. Never goes back: where another capture's clock is behind, `behind_ms` is added.
     now_ms: u64,
     behind_ms: u64,
@@ -60,7 +58,7 @@ impl Reader {
         Self {
             control,
             feed,
-            pace: Pace::new(speed),
+            pacer: Pacer::new(speed),
             observer: FrameObserver::default(),
             clock: ReplayClock::new(
                 config.capture.epoch_ms.get(),
@@ -74,8 +72,9 @@ impl Reader {
                 flows_open_max: config.flows.flows_open_max.get(),
                 ..Summary::default()
             },
+            tally: CaptureTally::default(),
             position: Position::default(),
-            bytes_before: 0,
+            bytes_read: Arc::default(),
             now_ms: 0,
             behind_ms: 0,
         }
@@ -83,72 +82,75 @@ impl Reader {
 
     /// Reads all files, or until it is stopped. A faulty file is told in the outcome; its good frames count.
     pub(super) fn run(mut self, files: &[PathBuf]) -> Outcome {
-        let sizes = files.iter().map(|file| {
-            let metadata = file.metadata().ok()?;
-            metadata.is_file().then_some(metadata.len())
-        });
-        self.position.bytes = sizes.sum();
+        self.position.bytes = files.iter().map(|file| input_size(file)).sum();
         let mut faults = Vec::new();
         for (number, path) in (1..).zip(files) {
             self.position.file = number;
-            self.pace.restart();
-            let frames_before = self.observer.counts().frames_seen;
-            let read = self.read(path);
-            let error = match &read {
-                Ok(Ok(()) | Err(Stopped)) => None,
-                Err(error) => {
-                    let cause = std::error::Error::source(error);
-                    Some(
-                        cause
-                            .map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}")),
-                    )
-                }
-            };
-            faults.extend(error.iter().map(|error| format!("{}: {error}", path.display())));
-            self.summary.files.push(FileSummary {
-                path: path.clone(),
-                frames: self.observer.counts().frames_seen - frames_before,
-                error,
-            });
-            self.bytes_before += path.metadata().map_or(0, |metadata| metadata.len());
-            if matches!(read, Ok(Err(Stopped))) {
+            faults.extend(self.read(path));
+            if self.control.stop.is_requested() {
+                self.tally.stopped = true;
                 break;
             }
         }
         self.flush();
         self.position.ended = true;
         self.show(self.position.time_ms + self.behind_ms, true);
-        self.aggregator.finish(&mut |_record| {});
-        let (mut summary, counts) = (self.summary, self.observer.counts());
+        let Self { mut summary, observer, mut aggregator, mut tally, .. } = self;
+        aggregator.finish(&mut |record| tally.handle_record(&record));
         summary.finished = true;
-        describe(&mut summary, &self.observer, &self.aggregator);
-        let text = format!("{}{}", frames_text(counts), summary.to_text());
+        describe(&mut summary, &observer, &aggregator);
+        let text = tally.to_text(observer.counts()) + &summary.to_text();
         Outcome { summary, faults, text }
     }
 
-    fn read(&mut self, path: &PathBuf) -> Result<Result<(), Stopped>, CaptureFileError> {
-        let source = File::open(path).map_err(CaptureFileError::Open)?;
-        let mut file = CaptureFile::open(source)?;
+    /// Reads a file; gives what is wrong with it.
+    fn read(&mut self, path: &Path) -> Option<String> {
+        if let Some(pacer) = &mut self.pacer {
+            pacer.handle_file();
+        }
+        let frames_before = self.observer.counts().frames_seen;
+        let bytes_before = self.bytes_read.load(Ordering::Relaxed);
+        let mut told = FileSummary { path: path.to_owned(), ..FileSummary::default() };
+        let read = self.read_frames(path, &mut told);
+        told.frames = self.observer.counts().frames_seen - frames_before;
+        told.bytes = self.bytes_read.load(Ordering::Relaxed) - bytes_before;
+        // What was stopped in the middle of a file is not at fault.
+        told.error = read.err().filter(|_| !self.control.stop.is_requested()).map(|error| {
+            let cause = std::error::Error::source(&error);
+            cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+        });
+        let fault = told.error.as_ref().map(|error| format!("{}: {error}", input_name(path)));
+        self.tally.handle_file(&told);
+        self.summary.files.push(told);
+        fault
+    }
+
+    fn read_frames(&mut self, path: &Path, told: &mut FileSummary) -> Result<(), CaptureFileError> {
+        let input = Input::open(path, &self.control.stop, &self.bytes_read)?;
+        let mut file = CaptureFile::open(input)?;
+        told.compression = file.compression();
         let mut frames: u64 = 0;
         loop {
-            self.position.bytes_read = self.bytes_before + file.offset();
-            let Some(frame) = file.next_frame()? else { return Ok(Ok(())) };
+            let Some(frame) = file.next_frame()? else { return Ok(()) };
             let time_ms = frame.time_ms.unwrap_or(self.position.time_ms);
-            if let Err(stopped) = self.wait_for(time_ms, frames.is_multiple_of(FRAMES_PER_LOOK)) {
-                return Ok(Err(stopped));
+            if !self.wait_for(time_ms, frames.is_multiple_of(FRAMES_PER_LOOK)) {
+                return Ok(());
             }
             frames += 1;
             self.position.time_ms = time_ms;
+            self.tally.handle_link(frame.link);
             match self.clock.handle_time(time_ms) {
                 Tick::Same => {}
                 Tick::Epoch { now_ms } => {
                     self.flush();
-                    self.aggregator.advance(now_ms, &mut |_record| {});
+                    let Self { aggregator, tally, .. } = self;
+                    aggregator.advance(now_ms, &mut |record| tally.handle_record(&record));
                     self.show(now_ms, false);
                 }
                 Tick::Separate => {
                     self.flush();
-                    self.aggregator.finish(&mut |_record| {});
+                    let Self { aggregator, tally, .. } = self;
+                    aggregator.finish(&mut |record| tally.handle_record(&record));
                     self.behind_ms = self.now_ms.saturating_sub(time_ms);
                 }
             }
@@ -159,42 +161,37 @@ impl Reader {
         }
     }
 
-    /// Waits until a frame of this time is due; looks whether to go on at all, at least where `looks`.
-    fn wait_for(&mut self, time_ms: u64, looks: bool) -> Result<(), Stopped> {
-        let mut wait = self.pace.wait(time_ms, Instant::now());
-        if wait.is_zero() && !looks {
-            return Ok(());
-        }
+    /// Waits until a frame of this time is due, and says whether to go on; looks at that where `looks`, too.
+    fn wait_for(&mut self, time_ms: u64, looks: bool) -> bool {
         loop {
             let holds = self.control.holds.load(Ordering::Relaxed);
-            if holds {
-                self.pace.restart();
-                wait = WAIT;
-            }
-            match self.control.stop.recv_timeout(wait.min(WAIT)) {
-                Err(RecvTimeoutError::Timeout) => {}
-                Ok(()) | Err(RecvTimeoutError::Disconnected) => return Err(Stopped),
-            }
-            if wait.is_zero() {
-                return Ok(());
-            }
-            if holds {
-                wait = WAIT;
-                if !self.control.holds.load(Ordering::Relaxed) {
-                    wait = self.pace.wait(time_ms, Instant::now());
+            let now = Instant::now();
+            let due = match &mut self.pacer {
+                Some(pacer) if holds => {
+                    pacer.restart();
+                    None
                 }
-                continue;
+                Some(pacer) => pacer.handle_time(time_ms, now),
+                None => None,
+            };
+            if !holds && due.is_none() {
+                return !looks || !self.control.stop.is_requested();
             }
-            self.flush();
-            if let Some(now_ms) = self.pace.time_ms(Instant::now()) {
-                self.show(now_ms.min(time_ms) + self.behind_ms, false);
+            let left = due.map_or(WAIT, |due| due.saturating_duration_since(now));
+            if self.control.stop.wait(left.min(WAIT)) {
+                return false;
             }
-            wait = self.pace.wait(time_ms, Instant::now());
+            if !holds {
+                self.flush();
+                let at_ms = self.pacer.as_ref().and_then(|pacer| pacer.time_ms(Instant::now()));
+                self.show(at_ms.unwrap_or(0).min(time_ms) + self.behind_ms, false);
+            }
         }
     }
 
     fn flush(&mut self) {
-        self.aggregator.handle_observations(&self.pending, &mut |_record| {});
+        let Self { aggregator, pending, tally, .. } = self;
+        aggregator.handle_observations(pending, &mut |record| tally.handle_record(&record));
         for seen in &mut self.pending {
             seen.first_ms += self.behind_ms;
             seen.last_ms += self.behind_ms;
@@ -205,6 +202,7 @@ impl Reader {
 
     fn show(&mut self, now_ms: u64, is_last: bool) {
         self.now_ms = self.now_ms.max(now_ms);
+        self.position.bytes_read = self.bytes_read.load(Ordering::Relaxed);
         let totals = self.aggregator.totals();
         let counted = Counted {
             frames: self.observer.counts().frames_seen,

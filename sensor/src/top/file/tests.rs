@@ -38,7 +38,7 @@ fn read(files: &[Vec<u8>], speed: Speed, stop: bool) -> (Outcome, Picture) {
     if stop {
         tell.send(()).expect("there is room for one");
     }
-    let control = Control { stop: stopped, holds: Arc::default() };
+    let control = Control { stop: Arc::new(Stop::new(stopped)), holds: Arc::default() };
     let outcome = Reader::new(&config, speed, control, feed).run(&paths);
     drop(tell);
     (outcome, *pictures.try_recv().expect("the last picture is always given"))
@@ -49,7 +49,7 @@ fn every_frame_of_every_file_is_in_the_last_picture() {
     let first = capture(&[(1_000, 1), (1_001, 2), (1_010, 1)]);
     // Another capture, from years before: time goes on all the same.
     let second = capture(&[(10, 3), (11, 3)]);
-    let (outcome, picture) = read(&[first, second], Speed::Max, false);
+    let (outcome, picture) = read(&[first, second], Speed::MAX, false);
     assert_eq!(outcome.faults, Vec::<String>::new());
     assert!(outcome.summary.balanced, "{:?}", outcome.summary);
     assert_eq!(picture.summary.frames_seen, 5);
@@ -68,7 +68,7 @@ fn every_frame_of_every_file_is_in_the_last_picture() {
 fn a_damaged_file_is_named_and_the_next_one_is_read() {
     let mut cut = capture(&[(1_000, 1), (1_001, 2)]);
     cut.truncate(cut.len() - 1);
-    let (outcome, picture) = read(&[cut, capture(&[(1_002, 3)])], Speed::Max, false);
+    let (outcome, picture) = read(&[cut, capture(&[(1_002, 3)])], Speed::MAX, false);
     assert_eq!(outcome.faults.len(), 1);
     assert!(outcome.faults[0].contains("0: the file ends inside the packet record"), "{outcome:?}");
     assert_eq!(picture.summary.frames_seen, 2);
@@ -77,7 +77,7 @@ fn a_damaged_file_is_named_and_the_next_one_is_read() {
 
 #[test]
 fn a_reader_that_waits_for_the_wire_can_be_stopped() {
-    let (outcome, picture) = read(&[capture(&[(1_000, 1), (90_000, 2)])], Speed::Times(1.0), true);
+    let (outcome, picture) = read(&[capture(&[(1_000, 1), (90_000, 2)])], Speed::WIRE, true);
     assert_eq!(outcome.summary.frames_seen, 0, "it was stopped before the first frame");
     assert_eq!(picture.summary.files.len(), 1);
 }

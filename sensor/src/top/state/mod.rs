@@ -5,7 +5,7 @@ use ratatui::termion::event::Key;
 use super::feed::Picture;
 use super::filter::Filter;
 use super::rows::{Order, Row, RowId, Tab, Wish, rows};
-use super::speed::Speed;
+use crate::pipeline::Speed;
 
 /// Longest filter that can be typed, bytes.
 const FILTER_BYTES_MAX: usize = 200;
@@ -66,7 +66,7 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn new(subject: Subject, tab: Tab, filter: &str) -> Self {
-        let is_file_at_once = matches!(subject, Subject::Files(_, Speed::Max));
+        let is_file_at_once = matches!(&subject, Subject::Files(_, speed) if *speed == Speed::MAX);
         Self {
             subject,
             picture: None,

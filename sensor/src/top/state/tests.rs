@@ -66,7 +66,7 @@ fn a_picture_that_stands_still_moves_on_to_the_newest() {
     state.handle_key(Key::Char(' '));
     assert_eq!(seen(&state), Some(7));
     // Of a capture the reading waits.
-    state.subject = Subject::Files(vec!["a.pcap".to_owned()], Speed::Times(1.0));
+    state.subject = Subject::Files(vec!["a.pcap".to_owned()], Speed::WIRE);
     assert_eq!(state.handle_key(Key::Char('p')), Action::Hold(true));
     assert_eq!(state.handle_key(Key::Char('p')), Action::Hold(false));
 }

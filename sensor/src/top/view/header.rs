@@ -84,7 +84,7 @@ fn title(state: &State, theme: Theme, area: Rect, buffer: &mut Buffer) {
             } else {
                 String::new()
             };
-            format!("{name}{many} at {speed}")
+            format!("{name}{many}, speed {speed}")
         }
     };
     let style = if state.is_paused { theme.notice() } else { Style::new() };

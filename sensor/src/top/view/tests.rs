@@ -8,7 +8,6 @@ use ratatui::termion::event::Key;
 
 use super::super::feed::Position;
 use super::super::samples::{START_MS, picture};
-use super::super::speed::Speed;
 use super::super::state::{State, Subject};
 use super::super::text;
 use super::*;
@@ -91,7 +90,8 @@ fn a_filter_a_pause_and_what_is_approximate_are_told() {
 #[test]
 fn a_capture_file_says_where_it_is() {
     let names = vec!["a.pcap".to_owned(), "b.pcap".to_owned()];
-    let mut state = State::new(Subject::Files(names, Speed::Times(10.0)), Tab::Flows, "udp");
+    let mut state =
+        State::new(Subject::Files(names, "10x".parse().expect("a speed")), Tab::Flows, "udp");
     let waiting = text(&mut state, PLAIN, 80, 24);
     assert!(waiting.contains("waiting for the first epoch"), "{waiting}");
     let mut at = picture();
