@@ -153,7 +153,7 @@ struct Told<'a> {
 
 impl Told<'_> {
     fn new(name: &str, theme: Theme) -> Self {
-        let line = Line::from(Span::styled(format!(" {name:<11} "), theme.label()));
+        let line = Line::from(Span::styled(format!(" {name:<7} "), theme.label()));
         Self { theme, line, is_first: true }
     }
 
@@ -176,9 +176,9 @@ fn lost(summary: &Summary, is_live: bool, theme: Theme) -> Line<'static> {
     let mut told = Told::new("lost", theme);
     if is_live {
         match summary.nic_missed {
-            Some(missed) => told.count("port", missed),
+            Some(missed) => told.count("missed", missed),
             // The driver does not tell.
-            None => told.add("port unknown".to_owned(), theme.notice()),
+            None => told.add("missed unknown".to_owned(), theme.notice()),
         }
         told.count("folded", summary.packets_folded);
     }

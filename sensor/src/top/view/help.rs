@@ -22,7 +22,7 @@ const HELP: [(&str, &str); 22] = [
     ("refused", "TCP: the SYN was answered with RST"),
     ("midway", "TCP: both directions, but it began before it was seen"),
     ("one-way", "only one direction is seen: half a mirror, or no answer"),
-    ("lost", "port: frames the card dropped; unknown: its driver does not tell"),
+    ("missed", "frames that the card dropped; unknown: its driver does not tell"),
     ("folded", "packets in coarse totals only: the kernel's tables were full"),
     ("evicted", "flows that were reported early: the flow table was full"),
     ("log", "room for new flows in the kernel, of the fullest processor"),

@@ -88,7 +88,9 @@ pub(super) fn render(state: &mut State, theme: Theme, area: Rect, buffer: &mut B
         for (y, told) in (area.y..area.bottom()).zip(lines) {
             let line = match told {
                 Told::Heading(text) => {
-                    Line::from(Span::styled(*text, Theme::strong().patch(theme.label())))
+                    let rule =
+                        format!("{:─<width$}", format!("{text} "), width = NAME + 1 + NUMBER);
+                    Line::from(Span::styled(rule, Theme::strong().patch(theme.label())))
                 }
                 Told::Text(text) => Line::from(Span::styled(text.as_str(), theme.alarm())),
                 Told::Number(name, number, style) => Line::from(vec![

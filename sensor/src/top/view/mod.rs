@@ -200,7 +200,7 @@ fn shown(state: &State, columns: u16) -> String {
     let approximate = match evicted {
         0 => String::new(),
         _ if columns < 100 => " ≈".to_owned(),
-        _ => format!(", approximate beyond {FLOWS_MAX} flows"),
+        _ => format!(", approximate beyond {} flows", grouped(FLOWS_MAX as u64)),
     };
     format!("{first}-{last} of {all} by {order}{idle}{approximate}")
 }
