@@ -59,11 +59,12 @@ impl Screen {
         let raw = io::stdout().into_raw_mode().map_err(ScreenError::Terminal)?;
         // Dropped, it gives everything back, however far this comes.
         let mut screen = Self { terminal: None };
-        let writer = raw.into_alternate_screen().map_err(ScreenError::Terminal)?;
+        let mut writer = raw.into_alternate_screen().map_err(ScreenError::Terminal)?;
+        // `Terminal::clear` would ask where the cursor is, and not every terminal answers.
+        write!(writer, "{}", ratatui::termion::clear::All).map_err(ScreenError::Terminal)?;
         let mut terminal =
             Terminal::new(TermionBackend::new(writer)).map_err(ScreenError::Terminal)?;
         terminal.hide_cursor().map_err(ScreenError::Terminal)?;
-        terminal.clear().map_err(ScreenError::Terminal)?;
         screen.terminal = Some(terminal);
         Ok(screen)
     }

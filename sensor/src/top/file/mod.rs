@@ -165,23 +165,24 @@ impl Reader {
     fn wait_for(&mut self, time_ms: u64, looks: bool) -> bool {
         loop {
             let holds = self.control.holds.load(Ordering::Relaxed);
-            let now = Instant::now();
-            let due = match &mut self.pacer {
-                Some(pacer) if holds => {
-                    pacer.restart();
-                    None
+            let left = match &mut self.pacer {
+                _ if holds => Some(WAIT),
+                Some(pacer) => {
+                    let now = Instant::now();
+                    let due = pacer.handle_time(time_ms, now);
+                    due.map(|due| due.saturating_duration_since(now))
                 }
-                Some(pacer) => pacer.handle_time(time_ms, now),
                 None => None,
             };
-            if !holds && due.is_none() {
+            let Some(left) = left else {
                 return !looks || !self.control.stop.is_requested();
-            }
-            let left = due.map_or(WAIT, |due| due.saturating_duration_since(now));
+            };
             if self.control.stop.wait(left.min(WAIT)) {
                 return false;
             }
-            if !holds {
+            if holds {
+                self.pacer.iter_mut().for_each(Pacer::restart);
+            } else {
                 self.flush();
                 let at_ms = self.pacer.as_ref().and_then(|pacer| pacer.time_ms(Instant::now()));
                 self.show(at_ms.unwrap_or(0).min(time_ms) + self.behind_ms, false);

@@ -214,31 +214,21 @@ impl Tracker {
         let id = (key, self.apart_by.of(seen.outer));
         let opens = seen.tcp.syn || seen.tcp.syn_ack;
         let epoch = self.epoch;
-        let is_replaced = |held: &Held| opens && held.ended.is_some_and(|ended| ended < epoch);
-        if self.flows.get(&id).is_some_and(is_replaced)
-            && let Some(held) = self.flows.remove(&id)
-        {
-            self.flows_replaced += 1;
-            self.leave(clock, id, &held);
+        if let Some(held) = self.flows.get_mut(&id) {
+            if !(opens && held.ended.is_some_and(|ended| ended < epoch)) {
+                held.handle(clock, epoch, seen, reversed);
+                return;
+            }
+            if let Some(ended) = self.flows.remove(&id) {
+                self.flows_replaced += 1;
+                self.leave(clock, id, &ended);
+            }
         }
         // What has been put out may come again: only who opens a connection here is surely new.
         let is_whole = self.flows_evicted == 0 || opens;
-        let held = self.flows.entry(id).or_insert_with(|| Held {
-            watched: Watched::new(id.0, id.1),
-            recent: [Recent::default(); 2],
-            total_bytes: 0,
-            last_ms: 0,
-            is_whole,
-            ended: None,
-        });
-        held.watched.handle(seen, reversed);
-        let amount = Amount::new(seen.packets, seen.bytes);
-        held.recent[usize::from(reversed)].add(clock, amount);
-        held.total_bytes += seen.bytes;
-        held.last_ms = held.last_ms.max(seen.last_ms);
-        if held.ended.is_none() && held.watched.has_ended() {
-            held.ended = Some(epoch);
-        }
+        let mut held = Held::new(id, is_whole);
+        held.handle(clock, epoch, seen, reversed);
+        self.flows.insert(id, held);
         if self.flows.len() >= 2 * self.flows_max {
             self.evict(clock);
         }
@@ -318,6 +308,28 @@ impl Tracker {
 }
 
 impl Held {
+    fn new(id: FlowId, is_whole: bool) -> Self {
+        Self {
+            watched: Watched::new(id.0, id.1),
+            recent: [Recent::default(); 2],
+            total_bytes: 0,
+            last_ms: 0,
+            is_whole,
+            ended: None,
+        }
+    }
+
+    fn handle(&mut self, clock: Clock, epoch: u64, seen: &Observation, reversed: bool) {
+        self.watched.handle(seen, reversed);
+        let amount = Amount::new(seen.packets, seen.bytes);
+        self.recent[usize::from(reversed)].add(clock, amount);
+        self.total_bytes += seen.bytes;
+        self.last_ms = self.last_ms.max(seen.last_ms);
+        if self.ended.is_none() && self.watched.has_ended() {
+            self.ended = Some(epoch);
+        }
+    }
+
     fn flow(&self, clock: Clock, id: FlowId) -> Flow {
         let record = self.watched.record();
         let rates = self.by_role(&record, id).map(|recent| recent.per_second(clock));
