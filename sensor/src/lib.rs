@@ -16,6 +16,7 @@ mod pipeline;
 mod replay;
 mod sink;
 mod summary;
+mod top;
 mod traits;
 
 pub use aggregate::{
@@ -40,12 +41,16 @@ pub use pcap::{
     CaptureFile, CaptureFileError, CapturedFrame, INTERFACES_MAX, LinkType, RECORD_BYTES_MAX,
 };
 pub use pipeline::{
-    Counts, Delivered, Options, Outcome, PipelineError, PortCounts, SENSOR_VERSION, Source,
-    SourceError, SourceFacts, deliver, replay, run, run_source,
+    Counts, Delivered, NoSpeed, Options, Outcome, PipelineError, PortCounts, SENSOR_VERSION,
+    Source, SourceError, SourceFacts, Speed, deliver, replay, run, run_source,
 };
 pub use replay::{FrameCounts, FrameObserver, Replay, ReplayClock, Tick, replay_all};
 pub use sink::{
     JsonSink, NullSink, Outputs, SealingSettings, Sink, SinkError, SinkTotals, UplinkSink,
 };
-pub use summary::{FileSummary, SUMMARY_NAME, Summary, frames_text};
+pub use summary::{
+    CaptureSummary, EthertypeSummary, FileSummary, HostSummary, ProtocolSummary, SUMMARY_NAME,
+    ServiceSummary, Summary, UnlistedHosts,
+};
+pub use top::{MessageWriter, Messages, ScreenError, Tab, TopError, TopOptions, Topped, top};
 pub use traits::{FRAGMENT_NAMES, PacketTraits};

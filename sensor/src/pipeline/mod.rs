@@ -12,6 +12,7 @@ mod deliver;
 mod delivery;
 mod drain;
 mod folding;
+mod input;
 mod kernel;
 mod live;
 mod losses;
@@ -19,7 +20,10 @@ mod news;
 mod offline;
 mod pace;
 mod privileges;
+mod progress;
 mod shards;
+mod speed;
+mod stop;
 #[cfg(test)]
 mod tests;
 
@@ -45,10 +49,15 @@ use shards::Shards;
 
 pub use deliver::{Delivered, deliver};
 pub(crate) use folding::FoldingTotals;
+pub(crate) use input::{Input, is_stdin, name as input_name, size as input_size};
 pub use kernel::run;
-pub(crate) use kernel::stop_on_signals;
+pub(crate) use kernel::{listen, stop_on_signals, stop_on_signals_with};
+pub(crate) use live::run_watched;
 pub use live::{Counts, PortCounts, Source, SourceError, SourceFacts, run_source};
 pub use offline::replay;
+pub(crate) use speed::Pacer;
+pub use speed::{NoSpeed, Speed};
+pub(crate) use stop::Stop;
 
 /// Version of this sensor, as batches and summaries carry it.
 pub const SENSOR_VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -64,6 +73,8 @@ pub struct Options {
     pub summary_file: Option<PathBuf>,
     /// Whether a progress bar may be drawn.
     pub progress: bool,
+    /// How fast a capture is replayed.
+    pub speed: Speed,
 }
 
 /// How a command ended, when it could begin.

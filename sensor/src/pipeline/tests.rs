@@ -63,7 +63,7 @@ fn json_to(file: PathBuf) -> Config {
 }
 
 fn summary_to(file: PathBuf) -> Options {
-    Options { summary_file: Some(file), progress: false }
+    Options { summary_file: Some(file), ..Options::default() }
 }
 
 fn read_summary(file: &Path) -> serde_json::Value {
