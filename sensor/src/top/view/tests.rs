@@ -311,7 +311,7 @@ fn help_and_details_lie_over_the_list() {
         &expect![[r#"
             ╭ help: any key closes it ─────────────────────────────────────────────────────╮
             │ 1-6 Tab ← →   the lists                                                      │
-            │ ↑ ↓ PgUp PgDn selects a row; the list follows it. Esc lets go of it          │
+            │ ↑ ↓ PgUp PgDn selects a row; p keeps the list in place meanwhile, Esc lets g │
             │ Enter         a flow's details; of a host, service or protocol its flows     │
             │ /             filter: words joined by and, such as  443 tcp 10.0.0.0/8 !dns  │
             │               (ports, addresses, prefixes, protocols, any text; ! means not) │
