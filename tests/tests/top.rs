@@ -1,4 +1,5 @@
-//! The live view as a person meets it: on a real port, on a capture, in a real terminal, and where there is none.
+//! The live view as a person meets it: on a real port, on a capture, in a real terminal, and where
+//! there is none.
 #![forbid(unsafe_code)]
 
 use std::fs;

@@ -154,7 +154,8 @@ impl State {
         Action::Nothing
     }
 
-    /// What comes first, and whether the list is the other way round; `None` where there is no list.
+    /// What comes first, and whether the list is the other way round; `None` where there is no
+    /// list.
     pub(crate) fn order(&self) -> Option<(Order, bool)> {
         let (place, is_reversed) = self.orders[self.tab as usize];
         Some((*self.tab.orders().get(place)?, is_reversed))
