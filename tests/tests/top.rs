@@ -1,4 +1,5 @@
-//! The live view as a person meets it: on a real port, on a capture, in a real terminal, and where there is none.
+//! The live view as a person meets it: on a real port, on a capture, in a real terminal, and where
+//! there is none.
 #![forbid(unsafe_code)]
 
 use std::fs;
@@ -149,14 +150,13 @@ fn the_terminal_is_given_back_as_it_was() -> Result<()> {
     let Some(capture) = capture() else { return Ok(()) };
     let top =
         format!("{} top --speed max {}", program("spanwatch-sensor")?.display(), capture.display());
-    let shell = format!("stty rows 30 columns 100; stty -g; {top} && stty -g");
+    // The shell compares what the terminal was set to; typed keys may stand anywhere before.
+    let shell = format!(
+        "stty rows 30 columns 100; before=$(stty -g); {top} && test \"$before\" = \"$(stty -g)\""
+    );
     let Some(text) = in_terminal(&shell, "2/udp\n?q")? else { return Ok(()) };
     ensure!(text.contains(ENTER) && text.contains(LEAVE), "{text}");
     ensure!(text.contains("spanwatch top"), "{text}");
-    let settings: Vec<&str> =
-        text.lines().map(str::trim).filter(|line| line.split(':').count() > 20).collect();
-    assert_eq!(settings.len(), 2, "{text}");
-    assert_eq!(settings[0], settings[1]);
     let after = text.rsplit_once(LEAVE).map_or("", |(_, after)| after);
     ensure!(
         after.contains("balance") && after.contains("closed"),

@@ -23,6 +23,7 @@ pub(crate) const TEST: &[Tool] = &[
     Tool { program: "tc", package: "iproute2" },
     Tool { program: "ethtool", package: "ethtool" },
     Tool { program: "tshark", package: "tshark" },
+    Tool { program: "script", package: "bsdutils" },
 ];
 
 /// Makes sure that every tool is there.

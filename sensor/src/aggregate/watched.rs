@@ -1,5 +1,5 @@
-//! Takes observations of one flow; gives the record that it would have now, as often as somebody looks. For who
-//! watches flows that are still open; the table itself reports each packet once.
+//! Takes observations of one flow; gives the record that it would have now, as often as somebody
+//! looks. For who watches flows that are still open; the table itself reports each packet once.
 
 use flow::{EndReason, FlowKey, Observation, Outer, Record};
 

@@ -1,5 +1,5 @@
-//! Takes what the pipeline sees, epoch by epoch; gives the latest picture of it to whoever looks, and never waits
-//! for them: a picture that nobody took is replaced by the next one.
+//! Takes what the pipeline sees, epoch by epoch; gives the latest picture of it to whoever looks,
+//! and never waits for them: a picture that nobody took is replaced by the next one.
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,6 @@
-//! Takes what somebody typed; says which flows are meant. Words are joined by "and"; one that begins with `!` must
-//! not fit. A number is a port of either end, an address or a prefix is of either end, a protocol is its name, and
-//! any other word is looked for in the flow as it is shown.
+//! Takes what somebody typed; says which flows are meant. Words are joined by "and"; one that
+//! begins with `!` must not fit. A number is a port of either end, an address or a prefix is of
+//! either end, a protocol is its name, and any other word is looked for in the flow as it is shown.
 
 use std::net::IpAddr;
 

@@ -1,5 +1,5 @@
-//! Takes what is logged; writes it to standard error, or keeps it as long as the screen shows something else. What
-//! was kept is written when the screen is given back.
+//! Takes what is logged; writes it to standard error, or keeps it as long as the screen shows
+//! something else. What was kept is written when the screen is given back.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};

@@ -1,6 +1,6 @@
-//! The live view, `spanwatch-sensor top`. In: the epochs of a capture, or a capture file that is read as if it came
-//! over the wire. Out: a screen with rates, flows, hosts, services, losses, for as long as somebody looks, or one
-//! screen as text.
+//! The live view, `spanwatch-sensor top`. In: the epochs of a capture, or a capture file that is
+//! read as if it came over the wire. Out: a screen with rates, flows, hosts, services, losses, for
+//! as long as somebody looks, or one screen as text.
 //!
 //! ```text
 //! pipeline ─ Feed { Tracker, History } ─ latest Picture ─► State ─► render ─► Screen
@@ -8,8 +8,8 @@
 //!                                                     keys ──┘
 //! ```
 //!
-//! Tracker, state and rendering are pure. The view never waits in the pipeline, and without it the pipeline does
-//! nothing for it.
+//! Tracker, state and rendering are pure. The view never waits in the pipeline, and without it the
+//! pipeline does nothing for it.
 
 mod feed;
 mod file;
@@ -212,8 +212,8 @@ impl Watched {
         Ok(Self { subject, pictures, stop, holds, ended, outcome: None, signals })
     }
 
-    /// Whether there is nothing more to come and nothing to look at: an interface is gone, or a signal came. The end
-    /// of a file is no reason to take the picture away.
+    /// Whether there is nothing more to come and nothing to look at: an interface is gone, or a
+    /// signal came. The end of a file is no reason to take the picture away.
     fn is_over(&self, state: &State) -> bool {
         let at_its_end = state
             .picture

@@ -1,5 +1,5 @@
-//! Takes numbers; gives the words that people have for them: protocols, well-known services, how far a connection got,
-//! and numbers that fit into a column.
+//! Takes numbers; gives the words that people have for them: protocols, well-known services, how
+//! far a connection got, and numbers that fit into a column.
 
 use flow::{Handshake, Record, protocol, tcp_flag};
 

@@ -1,5 +1,5 @@
-//! Takes amounts as they come and the time; gives what that is a second: of late for one row of a table, and
-//! second by second for the graphs. Pure, and of fixed size.
+//! Takes amounts as they come and the time; gives what that is a second: of late for one row of a
+//! table, and second by second for the graphs. Pure, and of fixed size.
 
 use std::collections::VecDeque;
 use std::ops::{Add, AddAssign};
@@ -99,7 +99,8 @@ impl Recent {
         (seen.current + seen.previous).bytes
     }
 
-    /// Average of about the last [`WINDOW_MS`]: of the window before, the part that is not that long ago.
+    /// Average of about the last [`WINDOW_MS`]: of the window before, the part that is not that
+    /// long ago.
     pub(super) fn per_second(&self, clock: Clock) -> Amount {
         let Self { window, current, previous } = self.as_of(clock);
         if window == 0 {
@@ -178,8 +179,8 @@ impl History {
         self.newest = self.newest.max(second);
     }
 
-    /// The latest `cells` averages over `seconds` each, oldest first; `None` where nothing is known. The running
-    /// second is left out: it has only begun.
+    /// The latest `cells` averages over `seconds` each, oldest first; `None` where nothing is
+    /// known. The running second is left out: it has only begun.
     pub(super) fn cells(&self, graph: Graph, cells: usize, seconds: u64) -> Vec<Option<u64>> {
         let newest_cell = self.newest / seconds;
         let oldest = self.newest + 1 - self.seconds.len() as u64;

@@ -1,5 +1,5 @@
-//! Takes what is tracked, a filter and an order; gives the rows of a list: flows, or sums over flows by host, service
-//! or protocol. Pure.
+//! Takes what is tracked, a filter and an order; gives the rows of a list: flows, or sums over
+//! flows by host, service or protocol. Pure.
 
 use std::cmp::{Ordering, Reverse};
 use std::hash::Hash;

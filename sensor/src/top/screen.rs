@@ -1,5 +1,5 @@
-//! Takes the terminal while it lasts: the alternate screen, keys without echo, no cursor. Whatever happens, also a
-//! panic, the terminal is given back as it was.
+//! Takes the terminal while it lasts: the alternate screen, keys without echo, no cursor. Whatever
+//! happens, also a panic, the terminal is given back as it was.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Stdout, Write as _};

@@ -1,5 +1,5 @@
-//! Takes capture files; reads them as if they came over the wire, as fast as is wished, and feeds the picture. Writes
-//! no records: that is what `replay` does.
+//! Takes capture files; reads them as if they came over the wire, as fast as is wished, and feeds
+//! the picture. Writes no records: that is what `replay` does.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -48,7 +48,8 @@ pub(super) struct Reader {
     position: Position,
     /// Bytes read of all files so far, as they are in the files.
     bytes_read: Arc<AtomicU64>,
-    /// The latest epoch's end. Never goes back: where another capture's clock is behind, `behind_ms` is added.
+    /// The latest epoch's end. Never goes back: where another capture's clock is behind,
+    /// `behind_ms` is added.
     now_ms: u64,
     behind_ms: u64,
 }
@@ -80,7 +81,8 @@ impl Reader {
         }
     }
 
-    /// Reads all files, or until it is stopped. A faulty file is told in the outcome; its good frames count.
+    /// Reads all files, or until it is stopped. A faulty file is told in the outcome; its good
+    /// frames count.
     pub(super) fn run(mut self, files: &[PathBuf]) -> Outcome {
         self.position.bytes = files.iter().map(|file| input_size(file)).sum();
         let mut faults = Vec::new();
@@ -161,7 +163,8 @@ impl Reader {
         }
     }
 
-    /// Waits until a frame of this time is due, and says whether to go on; looks at that where `looks`, too.
+    /// Waits until a frame of this time is due, and says whether to go on; looks at that where
+    /// `looks`, too.
     fn wait_for(&mut self, time_ms: u64, looks: bool) -> bool {
         loop {
             let holds = self.control.holds.load(Ordering::Relaxed);

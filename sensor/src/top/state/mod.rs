@@ -52,7 +52,10 @@ pub(crate) struct State {
     /// A filter that is being typed.
     pub(crate) typed: Option<String>,
     pub(crate) overlay: Overlay,
-    selected: Option<RowId>,
+    /// Where the bar stands; what is under it may change.
+    selected: Option<usize>,
+    /// The flow whose details are shown.
+    opened: Option<RowId>,
     /// First row, or line, that is shown.
     pub(crate) offset: usize,
     /// Rows that there was room for.
@@ -79,6 +82,7 @@ impl State {
             typed: None,
             overlay: Overlay::Nothing,
             selected: None,
+            opened: None,
             offset: 0,
             page: 1,
             is_paused: false,
@@ -150,16 +154,23 @@ impl State {
         Action::Nothing
     }
 
-    /// What comes first, and whether the list is the other way round; `None` where there is no list.
+    /// What comes first, and whether the list is the other way round; `None` where there is no
+    /// list.
     pub(crate) fn order(&self) -> Option<(Order, bool)> {
         let (place, is_reversed) = self.orders[self.tab as usize];
         Some((*self.tab.orders().get(place)?, is_reversed))
     }
 
-    /// The selected row's place, while it is there.
+    /// Where the bar stands.
     pub(crate) fn selected(&self) -> Option<usize> {
-        let selected = self.selected?;
-        self.rows.iter().position(|row| row.id == selected)
+        let last = self.rows.len().checked_sub(1)?;
+        self.selected.map(|place| place.min(last))
+    }
+
+    /// The row whose details are shown, while it is there.
+    pub(crate) fn opened(&self) -> Option<&Row> {
+        let opened = self.opened?;
+        self.rows.iter().find(|row| row.id == opened)
     }
 
     fn handle_typing(&mut self, key: Key) {
@@ -206,7 +217,7 @@ impl State {
     fn step_back(&mut self) {
         if self.overlay != Overlay::Nothing {
             self.overlay = Overlay::Nothing;
-        } else if self.selected.is_some() {
+        } else if self.selected().is_some() {
             self.selected = None;
             self.offset = 0;
         } else if !self.filter.is_empty() {
@@ -222,16 +233,20 @@ impl State {
     /// Opens what is selected: a flow's details, or the flows of a host, service or protocol.
     fn open(&mut self) {
         use super::names::protocol_name;
-        let filter = match self.selected {
-            Some(RowId::Flow(_)) => return self.toggle(Overlay::Details),
-            Some(RowId::Host(address)) => address.to_string(),
-            Some(RowId::Service((number, Some(port)))) if self.tab == Tab::Services => {
+        let Some(place) = self.selected() else { return };
+        let id = self.rows[place].id;
+        let filter = match id {
+            RowId::Flow(_) => {
+                self.opened = Some(id);
+                return self.toggle(Overlay::Details);
+            }
+            RowId::Host(address) => address.to_string(),
+            RowId::Service((number, Some(port))) => {
                 let name = protocol_name(number);
                 // The number of an ICMP message is no port.
                 if name.starts_with("icmp") { name } else { format!("{name} {port}") }
             }
-            Some(RowId::Service((number, _)) | RowId::Protocol(number)) => protocol_name(number),
-            None => return,
+            RowId::Service((number, None)) | RowId::Protocol(number) => protocol_name(number),
         };
         let filter = format!("{} {filter}", self.filter.text());
         self.filter = Filter::new(&filter);
@@ -277,7 +292,7 @@ impl State {
             None => self.offset.saturating_add_signed(step).min(last),
             Some(place) => place.saturating_add_signed(step).min(last),
         };
-        self.selected = Some(self.rows[place].id);
+        self.selected = Some(place);
     }
 
     /// Makes the rows anew.
@@ -295,11 +310,8 @@ impl State {
             is_reversed,
         };
         self.rows = rows(&picture.tracked, wish);
-        if self.selected().is_none() {
-            self.selected = None;
-            if self.overlay == Overlay::Details {
-                self.overlay = Overlay::Nothing;
-            }
+        if self.overlay == Overlay::Details && self.opened().is_none() {
+            self.overlay = Overlay::Nothing;
         }
     }
 

@@ -72,25 +72,24 @@ fn a_picture_that_stands_still_moves_on_to_the_newest() {
 }
 
 #[test]
-fn the_selection_follows_its_flow_and_opens_it() {
+fn details_stay_with_their_flow_while_the_list_moves() {
     let mut state = state();
     state.handle_key(Key::Down);
     state.handle_key(Key::Down);
-    let selected = state.selected().expect("a row is selected");
-    assert_eq!(selected, 1);
-    let flow = state.rows[selected].id;
-    press(&mut state, "r");
-    let moved = state.selected().expect("it is still there");
-    assert_eq!(state.rows[moved].id, flow);
-    assert_ne!(moved, selected);
+    assert_eq!(state.selected(), Some(1));
+    let flow = state.rows[1].id;
     press(&mut state, "\n");
     assert_eq!(state.overlay, Overlay::Details);
+    press(&mut state, "r");
+    assert_eq!(state.selected(), Some(1), "the bar stays where it is");
+    assert_ne!(state.rows[1].id, flow);
+    assert_eq!(state.opened().map(|row| row.id), Some(flow));
     // A picture without that flow has no details of it.
     state.handle_picture(Box::default());
     assert_eq!((state.overlay, state.selected()), (Overlay::Nothing, None));
-    for key in [Key::Up, Key::End, Key::PageDown, Key::Home] {
+    for key in [Key::Up, Key::End, Key::PageDown, Key::Home, Key::Char('\n')] {
         state.handle_key(key);
-        assert_eq!(state.selected(), None, "there is nothing to select");
+        assert_eq!((state.selected(), state.overlay), (None, Overlay::Nothing));
     }
 }
 

@@ -1,10 +1,11 @@
-//! Takes the observations of each epoch, the same that the aggregator gets; gives the flows that are there now,
-//! open ones included, with totals and rates. Pure: never reads a clock, never does I/O.
+//! Takes the observations of each epoch, the same that the aggregator gets; gives the flows that
+//! are there now, open ones included, with totals and rates. Pure: never reads a clock, never does
+//! I/O.
 //!
-//! Bounded: up to [`FLOWS_MAX`] flows nothing is left out. When twice as many are held, half of them go: those
-//! stay that are largest, and those that were busiest of late. What went is counted, and stays in the sums by
-//! host, service and protocol, which have bounds of their own. No packet is lost on the way: what is held and what
-//! went add up to what came.
+//! Bounded: up to [`FLOWS_MAX`] flows nothing is left out. When twice as many are held, half of
+//! them go: those stay that are largest, and those that were busiest of late. What went is counted,
+//! and stays in the sums by host, service and protocol, which have bounds of their own. No packet
+//! is lost on the way: what is held and what went add up to what came.
 
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -39,7 +40,8 @@ pub(crate) struct Flow {
     pub(crate) is_whole: bool,
 }
 
-/// Sums over flows: of a host what it sent and what it received, else what initiators and what responders sent.
+/// Sums over flows: of a host what it sent and what it received, else what initiators and what
+/// responders sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sums {
     pub(crate) flows: u64,
@@ -79,7 +81,8 @@ impl Sums {
     }
 }
 
-/// What was held once and no longer is: replaced by a new connection on the same ports, or put out by others.
+/// What was held once and no longer is: replaced by a new connection on the same ports, or put out
+/// by others.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Gone {
     /// Flows that had ended and whose ports a new one uses.
@@ -383,8 +386,8 @@ fn sums<K: Copy>(rows: &Rows<K, Left>, clock: Clock) -> Vec<(K, Sums)> {
     rows.iter().map(|(key, left)| (*key, sum(left))).collect()
 }
 
-/// The rows that have to go so that `stay` are left, once there are twice as many: half of those that stay are the
-/// largest, the others the busiest of late.
+/// The rows that have to go so that `stay` are left, once there are twice as many: half of those
+/// that stay are the largest, the others the busiest of late.
 fn least<K: Copy + Ord + Hash, V: Ranked>(rows: &Rows<K, V>, stay: usize, clock: Clock) -> Vec<K> {
     if rows.len() < 2 * stay {
         return Vec::new();

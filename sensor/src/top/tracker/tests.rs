@@ -1,5 +1,5 @@
-//! What must hold for any traffic: nothing is lost, everything is exact as long as the bound is not reached, and the
-//! bound holds.
+//! What must hold for any traffic: nothing is lost, everything is exact as long as the bound is not
+//! reached, and the bound holds.
 
 use std::collections::BTreeMap;
 
@@ -131,7 +131,9 @@ proptest! {
         for (epoch, observations) in (1..).zip(&epochs) {
             tracker.handle_observations(observations);
             tracker.advance(START_MS + epoch * 250);
-            came = observations.iter().fold(came, |sum, one| sum + Amount::new(one.packets, one.bytes));
+            for one in observations {
+                came += Amount::new(one.packets, one.bytes);
+            }
             let now = tracker.snapshot();
             prop_assert_eq!(all(&now), came);
             prop_assert!(now.flows.len() < 2 * flows_max);
@@ -146,7 +148,8 @@ proptest! {
         let mut tracker = Tracker::new(1_000, ApartBy::Conversation);
         let mut expected: BTreeMap<FlowId, Amount> = BTreeMap::new();
         for (epoch, observations) in (1..).zip(&epochs) {
-            // A new connection on the same ports is told from the old one elsewhere; here each pair counts once.
+            // A new connection on the same ports is told from the old one elsewhere; here each pair
+            // counts once.
             let observations: Vec<Observation> = observations
                 .iter()
                 .map(|one| Observation { tcp: flow::TcpSeen::from_flags(ACK), ..*one })
@@ -186,8 +189,9 @@ proptest! {
                 tracker.advance(START_MS + epoch * 250);
                 tracker.handle_observations(&observations);
             }
+            let flows = tracker.snapshot().flows;
             let mut flows: Vec<(FlowId, [Amount; 2])> =
-                tracker.snapshot().flows.iter().map(|flow| (flow.id, Sums::of(flow, false).totals)).collect();
+                flows.iter().map(|flow| (flow.id, Sums::of(flow, false).totals)).collect();
             flows.sort_unstable();
             flows
         };

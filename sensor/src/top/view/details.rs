@@ -17,8 +17,7 @@ const FLAGS: [&str; 8] = ["FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"
 
 pub(super) fn lines(state: &State, paint: Theme) -> Vec<Line<'static>> {
     let Some(picture) = &state.picture else { return Vec::new() };
-    let row = state.selected().and_then(|place| state.rows.get(place));
-    let place = row.and_then(|row| row.flow);
+    let place = state.opened().and_then(|row| row.flow);
     let Some(flow) = place.and_then(|place| picture.tracked.flows.get(place)) else {
         return Vec::new();
     };

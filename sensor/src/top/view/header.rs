@@ -1,5 +1,5 @@
-//! Takes the latest picture; gives the lines at the top: what is watched, how much comes, what is lost, how full the
-//! tables are.
+//! Takes the latest picture; gives the lines at the top: what is watched, how much comes, what is
+//! lost, how full the tables are.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -20,7 +20,8 @@ pub(super) const ROWS: u16 = 5;
 const GRAPH_SECONDS: u64 = 120;
 /// Columns of a graph's name and number.
 const NUMBER_COLUMNS: u16 = 19;
-/// The highest cell of a graph is told as a number where the graph has so many columns, and takes so many.
+/// The highest cell of a graph is told as a number where the graph has so many columns, and takes
+/// so many.
 const PEAK_FROM_COLUMNS: u16 = 56;
 const PEAK_COLUMNS: u16 = 10;
 /// A log this full, thousandths, is near to folding.

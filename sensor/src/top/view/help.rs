@@ -7,7 +7,7 @@ use super::Theme;
 /// Keys, or words, and what they mean.
 const HELP: [(&str, &str); 22] = [
     ("1-6 Tab ← →", "the lists"),
-    ("↑ ↓ PgUp PgDn", "selects a row; the list follows it. Esc lets go of it"),
+    ("↑ ↓ PgUp PgDn", "selects a row; p keeps the list in place meanwhile, Esc lets go"),
     ("Enter", "a flow's details; of a host, service or protocol its flows"),
     ("/", "filter: words joined by and, such as  443 tcp 10.0.0.0/8 !dns"),
     ("", "(ports, addresses, prefixes, protocols, any text; ! means not)"),

@@ -1,5 +1,5 @@
-//! Takes the books; gives what was missed, folded, malformed or left out, and how full the tables are, in as many
-//! columns as there is room for.
+//! Takes the books; gives what was missed, folded, malformed or left out, and how full the tables
+//! are, in as many columns as there is room for.
 
 use std::collections::BTreeMap;
 

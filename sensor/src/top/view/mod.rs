@@ -1,5 +1,5 @@
-//! Takes the state; gives the cells of a screen. Nothing here needs colour to be understood, and nothing is
-//! decided here.
+//! Takes the state; gives the cells of a screen. Nothing here needs colour to be understood, and
+//! nothing is decided here.
 
 mod details;
 mod header;

@@ -1,4 +1,5 @@
-//! Takes rows; gives a list with as many columns as there is room for, the first of them as wide as can be.
+//! Takes rows; gives a list with as many columns as there is room for, the first of them as wide as
+//! can be.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
