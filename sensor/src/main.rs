@@ -11,8 +11,8 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use jiff::Timestamp;
 use sensor::{
-    After, AfterCounting, AttachBy, AttachMode, Balance, BalanceError, Bounded, Config,
-    DoctorOptions, Options, Outcome, OutputKind, PipelineError, SUMMARY_NAME,
+    After, AfterCounting, AttachBy, AttachMode, Balance, BalanceError, Bounded, Collector, Config,
+    DoctorOptions, Options, Outcome, OutputKind, PipelineError, SUMMARY_NAME, Schema,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -152,12 +152,39 @@ struct OutputArgs {
     /// Where records go; may be given more than once.
     #[arg(long, value_name = "KIND")]
     output: Vec<OutputKind>,
-    /// File for JSON records, in place of standard output.
+    /// What the lines of --output json look like.
+    #[arg(long, value_name = "SCHEMA")]
+    schema: Option<Schema>,
+    /// File that --output json, csv or parquet writes; JSON and CSV go to standard output without it.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Collector for --output ipfix, as udp://HOST:PORT or tcp://HOST:PORT.
+    #[arg(long, value_name = "URL")]
+    collector: Option<Collector>,
     /// File that keeps the books, replaced about once a second and at the end.
     #[arg(long, value_name = "FILE")]
     summary: Option<PathBuf>,
+}
+
+impl OutputArgs {
+    /// Lays these flags over the file's settings; refuses what does not go together.
+    fn lay_over(&self, config: &mut Config) -> anyhow::Result<()> {
+        let settings = &mut config.output;
+        if !self.output.is_empty() {
+            settings.kinds.clone_from(&self.output);
+        }
+        if let Some(schema) = self.schema {
+            settings.json_schema = schema;
+        }
+        if self.collector.is_some() {
+            settings.ipfix_collector.clone_from(&self.collector);
+        }
+        if let Some(file) = &self.out {
+            settings.set_file(file)?;
+        }
+        settings.check()?;
+        Ok(())
+    }
 }
 
 fn main() -> ExitCode {
@@ -214,16 +241,9 @@ fn configuration(cli: &Cli) -> anyhow::Result<Config> {
         | None => None,
     };
     if let Some(output) = output {
-        if !output.output.is_empty() {
-            config.output.kinds.clone_from(&output.output);
-        }
-        if output.out.is_some() {
-            anyhow::ensure!(
-                config.output.kinds.contains(&OutputKind::Json),
-                "--out is the file of --output json, which is not among the outputs"
-            );
-            config.output.json_file.clone_from(&output.out);
-        }
+        output.lay_over(&mut config)?;
+    } else if cli.shared.check_config {
+        config.output.check()?;
     }
     Ok(config)
 }
@@ -248,9 +268,7 @@ fn act(cli: Cli, config: &Config) -> anyhow::Result<ExitCode> {
         }
         Some(Command::Replay { files, output, .. }) => {
             // A bar and records on the same terminal would overwrite each other.
-            let to_terminal = config.output.kinds.contains(&OutputKind::Json)
-                && config.output.json_file.is_none()
-                && io::stdout().is_terminal();
+            let to_terminal = config.output.to_stdout().is_some() && io::stdout().is_terminal();
             let progress = io::stderr().is_terminal() && !to_terminal;
             let options = Options { summary_file: output.summary, progress };
             sensor::replay(config, &options, &files)?
