@@ -30,8 +30,9 @@ pub use capture::{
     PortStates, Rings, Spread, TableSizes, XdpAttached,
 };
 pub use config::{
-    AfterCounting, AttachBy, Bounded, CPUS_MAX, CaptureConfig, Config, ConfigError, Cpu, EpochMs,
-    FlowsConfig, ListenAddress, MetricsConfig, OutputConfig, OutputKind, PowerOfTwo, UplinkConfig,
+    AfterCounting, AttachBy, Bounded, CPUS_MAX, CaptureConfig, Collector, Config, ConfigError, Cpu,
+    EpochMs, FlowsConfig, ListenAddress, MetricsConfig, OutputConfig, OutputConfigError,
+    OutputKind, PowerOfTwo, Schema, Transport, UplinkConfig,
 };
 pub use doctor::{
     DoctorError, DoctorOptions, Finding, Inspector, Nic, Remedy, Report, Severity, Tcp, Traffic,
@@ -46,7 +47,8 @@ pub use pipeline::{
 };
 pub use replay::{FrameCounts, FrameObserver, Replay, ReplayClock, Tick, replay_all};
 pub use sink::{
-    JsonSink, NullSink, Outputs, SealingSettings, Sink, SinkError, SinkTotals, UplinkSink,
+    Files, IpfixSettings, IpfixSink, NullSink, Outputs, ParquetSink, Rotation, SealingSettings,
+    Sink, SinkError, SinkTotals, TextSink, UplinkSink,
 };
 pub use summary::{
     CaptureSummary, EthertypeSummary, FileSummary, HostSummary, ProtocolSummary, SUMMARY_NAME,

@@ -11,9 +11,9 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use jiff::Timestamp;
 use sensor::{
-    After, AfterCounting, AttachBy, AttachMode, Balance, BalanceError, Bounded, CPUS_MAX, Config,
-    Cpu, DoctorOptions, Messages, Options, Outcome, OutputKind, PipelineError, SUMMARY_NAME,
-    ScreenError, Speed, Tab, TopError, TopOptions,
+    After, AfterCounting, AttachBy, AttachMode, Balance, BalanceError, Bounded, CPUS_MAX,
+    Collector, Config, Cpu, DoctorOptions, Messages, Options, Outcome, OutputKind, PipelineError,
+    SUMMARY_NAME, Schema, ScreenError, Speed, Tab, TopError, TopOptions,
 };
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
@@ -213,12 +213,39 @@ struct OutputArgs {
     /// Where records go; may be given more than once.
     #[arg(long, value_name = "KIND")]
     output: Vec<OutputKind>,
-    /// File for JSON records, in place of standard output.
+    /// What the lines of --output json look like.
+    #[arg(long, value_name = "SCHEMA")]
+    schema: Option<Schema>,
+    /// File that --output json, csv or parquet writes; JSON and CSV go to standard output without it.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Collector for --output ipfix, as udp://HOST:PORT or tcp://HOST:PORT.
+    #[arg(long, value_name = "URL")]
+    collector: Option<Collector>,
     /// File that keeps the books, replaced about once a second and at the end.
     #[arg(long, value_name = "FILE")]
     summary: Option<PathBuf>,
+}
+
+impl OutputArgs {
+    /// Lays these flags over the file's settings; refuses what does not go together.
+    fn lay_over(&self, config: &mut Config) -> anyhow::Result<()> {
+        let settings = &mut config.output;
+        if !self.output.is_empty() {
+            settings.kinds.clone_from(&self.output);
+        }
+        if let Some(schema) = self.schema {
+            settings.json_schema = schema;
+        }
+        if self.collector.is_some() {
+            settings.ipfix_collector.clone_from(&self.collector);
+        }
+        if let Some(file) = &self.out {
+            settings.set_file(file)?;
+        }
+        settings.check()?;
+        Ok(())
+    }
 }
 
 fn main() -> ExitCode {
@@ -305,16 +332,9 @@ fn configuration(cli: &Cli) -> anyhow::Result<Config> {
         config.flows.cpus.clone_from(&flows.cpus);
     }
     if let Some(output) = output {
-        if !output.output.is_empty() {
-            config.output.kinds.clone_from(&output.output);
-        }
-        if output.out.is_some() {
-            anyhow::ensure!(
-                config.output.kinds.contains(&OutputKind::Json),
-                "--out is the file of --output json, which is not among the outputs"
-            );
-            config.output.json_file.clone_from(&output.out);
-        }
+        output.lay_over(&mut config)?;
+    } else if cli.shared.check_config {
+        config.output.check()?;
     }
     if let Some(Command::Top(args)) = &cli.command {
         let from_stdin = args.files.iter().filter(|file| file.as_os_str() == "-").count();
@@ -325,8 +345,8 @@ fn configuration(cli: &Cli) -> anyhow::Result<Config> {
             "top stores nothing of files: use `replay` for --output and --summary"
         );
         anyhow::ensure!(
-            !config.output.kinds.contains(&OutputKind::Json) || config.output.json_file.is_some(),
-            "--output json needs --out FILE here: standard output is the screen"
+            config.output.to_stdout().is_none(),
+            "this output needs --out FILE here: standard output is the screen"
         );
     }
     Ok(config)
@@ -356,9 +376,7 @@ fn act(cli: Cli, config: &Config, messages: Messages) -> anyhow::Result<ExitCode
         }
         Some(Command::Replay { files, speed, output, .. }) => {
             // A bar and records on the same terminal would overwrite each other.
-            let to_terminal = config.output.kinds.contains(&OutputKind::Json)
-                && config.output.json_file.is_none()
-                && io::stdout().is_terminal();
+            let to_terminal = config.output.to_stdout().is_some() && io::stdout().is_terminal();
             let progress = io::stderr().is_terminal() && !to_terminal;
             let options = Options { summary_file: output.summary, progress, speed };
             sensor::replay(config, &options, &files)?

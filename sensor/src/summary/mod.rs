@@ -173,6 +173,12 @@ pub struct Summary {
     pub records_missed: u64,
     /// Failed calls of outputs.
     pub output_failures: u64,
+    /// Records that were given to the network on their way to an IPFIX collector.
+    pub records_exported: u64,
+    /// Records that could not be sent to the collector.
+    pub records_unsent: u64,
+    /// Complete files that outputs deleted because there were more than `output.files_max`.
+    pub files_deleted: u64,
     /// Whether every frame is accounted for, with nothing left in the kernel's cache.
     pub balanced: bool,
     /// Whether the sensor has stopped.
@@ -422,6 +428,13 @@ impl Summary {
         if self.batches_quarantined > 0 {
             let count = grouped(self.batches_quarantined);
             line(text, "spool", &format!("{count} damaged files moved to quarantine"));
+        }
+        if self.records_exported + self.records_unsent > 0 {
+            let (sent, unsent) = (grouped(self.records_exported), grouped(self.records_unsent));
+            line(text, "ipfix", &format!("{sent} records exported, {unsent} could not be sent"));
+        }
+        if self.files_deleted > 0 {
+            line(text, "files", &format!("{} old ones deleted", grouped(self.files_deleted)));
         }
         if self.records_missed + self.output_failures > 0 {
             line(
