@@ -16,6 +16,7 @@ mod pipeline;
 mod replay;
 mod sink;
 mod summary;
+mod top;
 mod traits;
 
 pub use aggregate::{
@@ -29,8 +30,9 @@ pub use capture::{
     PortStates, Rings, Spread, TableSizes, XdpAttached,
 };
 pub use config::{
-    AfterCounting, AttachBy, Bounded, CPUS_MAX, CaptureConfig, Config, ConfigError, Cpu, EpochMs,
-    FlowsConfig, ListenAddress, MetricsConfig, OutputConfig, OutputKind, PowerOfTwo, UplinkConfig,
+    AfterCounting, AttachBy, Bounded, CPUS_MAX, CaptureConfig, Collector, Config, ConfigError, Cpu,
+    EpochMs, FlowsConfig, ListenAddress, MetricsConfig, OutputConfig, OutputConfigError,
+    OutputKind, PowerOfTwo, Schema, Transport, UplinkConfig,
 };
 pub use doctor::{
     DoctorError, DoctorOptions, Finding, Inspector, Nic, Remedy, Report, Severity, Tcp, Traffic,
@@ -40,12 +42,17 @@ pub use pcap::{
     CaptureFile, CaptureFileError, CapturedFrame, INTERFACES_MAX, LinkType, RECORD_BYTES_MAX,
 };
 pub use pipeline::{
-    Counts, Delivered, Options, Outcome, PipelineError, PortCounts, SENSOR_VERSION, Source,
-    SourceError, SourceFacts, deliver, replay, run, run_source,
+    Counts, Delivered, NoSpeed, Options, Outcome, PipelineError, PortCounts, SENSOR_VERSION,
+    Source, SourceError, SourceFacts, Speed, deliver, replay, run, run_source,
 };
 pub use replay::{FrameCounts, FrameObserver, Replay, ReplayClock, Tick, replay_all};
 pub use sink::{
-    JsonSink, NullSink, Outputs, SealingSettings, Sink, SinkError, SinkTotals, UplinkSink,
+    Files, IpfixSettings, IpfixSink, NullSink, Outputs, ParquetSink, Rotation, SealingSettings,
+    Sink, SinkError, SinkTotals, TextSink, UplinkSink,
 };
-pub use summary::{FileSummary, SUMMARY_NAME, Summary, frames_text};
+pub use summary::{
+    CaptureSummary, EthertypeSummary, FileSummary, HostSummary, ProtocolSummary, SUMMARY_NAME,
+    ServiceSummary, Summary, UnlistedHosts,
+};
+pub use top::{MessageWriter, Messages, ScreenError, Tab, TopError, TopOptions, Topped, top};
 pub use traits::{FRAGMENT_NAMES, PacketTraits};

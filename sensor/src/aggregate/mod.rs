@@ -15,6 +15,7 @@ mod properties;
 mod role;
 #[cfg(test)]
 mod tests;
+mod watched;
 mod wheel;
 
 use std::hash::BuildHasher as _;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 pub use directions::DirectionsSeen;
 use entry::{Entry, State};
 use places::{NONE, Places};
+pub(crate) use watched::Watched;
 use wheel::{Ticket, Wheel};
 
 /// What of VLAN tags and tunnels keeps flows with equal addresses apart, and stands in their records.
@@ -43,7 +45,7 @@ pub enum ApartBy {
 }
 
 impl ApartBy {
-    fn of(self, outer: Outer) -> Outer {
+    pub(crate) fn of(self, outer: Outer) -> Outer {
         match self {
             Self::Everything => outer,
             Self::Conversation if outer.is_plain() => outer,

@@ -34,6 +34,37 @@ const ETHERTYPE_IPV6: u16 = 0x86dd;
 const ETHERTYPE_NONE: u16 = 0xffff;
 
 impl LinkType {
+    /// Every link type, in the order of their declaration.
+    pub const ALL: [Self; 10] = [
+        Self::Null,
+        Self::Ethernet,
+        Self::Ppp,
+        Self::Raw,
+        Self::Ipv4,
+        Self::Ipv6,
+        Self::Hdlc,
+        Self::Loop,
+        Self::Cooked,
+        Self::Cooked2,
+    ];
+
+    /// What people call it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Null => "BSD loopback",
+            Self::Ethernet => "Ethernet",
+            Self::Ppp => "PPP",
+            Self::Raw => "raw IP",
+            Self::Ipv4 => "raw IPv4",
+            Self::Ipv6 => "raw IPv6",
+            Self::Hdlc => "HDLC",
+            Self::Loop => "OpenBSD loopback",
+            Self::Cooked => "Linux cooked v1",
+            Self::Cooked2 => "Linux cooked v2",
+        }
+    }
+
     /// The link type with this number, or the number back.
     ///
     /// # Errors

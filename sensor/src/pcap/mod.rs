@@ -1,8 +1,9 @@
-//! Takes a capture file, pcap or pcapng, as a stream; gives its frames with their times, wire
-//! lengths and link types. Holds one record at a time, never keeps a frame, never skips one
-//! silently: the first fault ends the file with an error that says where it is.
+//! Takes a capture file, pcap or pcapng, plain or in gzip or zstd, as a stream; gives its frames with
+//! their times, wire lengths and link types. Holds one record at a time, never keeps a frame, never
+//! skips one silently: the first fault ends the file with an error that says where it is.
 
 mod classic;
+mod compressed;
 mod link;
 mod ng;
 #[cfg(test)]
@@ -14,6 +15,7 @@ use std::io::{self, Read};
 use thiserror::Error;
 
 use classic::Classic;
+use compressed::{Broken, Stream};
 pub use link::LinkType;
 use ng::Ng;
 use window::Window;
@@ -58,11 +60,43 @@ pub enum CaptureFileError {
     /// Empty file.
     #[error("the file is empty")]
     Empty,
-    /// The file is compressed: decompress it first.
+    /// A folder: the shell puts the files in one in order (`FOLDER/*`).
+    #[error("this is a folder; name the captures in it")]
+    Folder,
+    /// The file is compressed in a way that is not read here: decompress it first.
     #[error("the file is compressed with {format}; decompress it first")]
     Compressed {
         /// Which format.
         format: &'static str,
+    },
+    /// What is inside a compressed file is compressed, too: decompress the file once.
+    #[error(
+        "the file is compressed twice: with {outer}, and inside that with {inner}; decompress it \
+         once"
+    )]
+    Nested {
+        /// Which format.
+        outer: &'static str,
+        /// The format inside.
+        inner: &'static str,
+    },
+    /// Compressed data that are damaged or cut.
+    #[error("the {format} data {fault}, at byte {offset} of the decompressed stream")]
+    Decompress {
+        /// Which format.
+        format: &'static str,
+        /// What is wrong with them.
+        fault: String,
+        /// How many bytes could be decompressed.
+        offset: u64,
+    },
+    /// A fault of the capture inside of a compressed file.
+    #[error("{fault} (bytes of the decompressed {format} stream)")]
+    Inside {
+        /// Which format.
+        format: &'static str,
+        /// The fault; its offsets count decompressed bytes.
+        fault: Box<Self>,
     },
     /// Neither pcap nor pcapng.
     #[error("not a pcap or pcapng file: it begins with {magic:02x?}, at byte 0")]
@@ -128,7 +162,8 @@ pub enum CaptureFileError {
 
 /// A capture file that is being read.
 pub struct CaptureFile<R> {
-    window: Window<R>,
+    window: Window<Stream<R>>,
+    compression: Option<&'static str>,
     format: Format,
     /// A fault was met; nothing more can be read.
     broken: bool,
@@ -140,38 +175,27 @@ enum Format {
 }
 
 impl<R: Read> CaptureFile<R> {
-    /// Reads the header.
+    /// Reads the header. A file in gzip or zstd is decompressed on the way.
     ///
     /// # Errors
     /// When it is not a capture, or one whose link type is unknown.
     pub fn open(source: R) -> Result<Self, CaptureFileError> {
-        let mut window = Window::new(source);
-        let has_magic =
-            window.fill(4).map_err(|source| CaptureFileError::Read { offset: 0, source })?;
-        let held = window.held();
-        if held.is_empty() {
-            return Err(CaptureFileError::Empty);
-        }
-        let compressed = match held {
-            [0x1f, 0x8b, ..] => Some("gzip"),
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("zstd"),
-            [0xfd, b'7', b'z', b'X', ..] => Some("xz"),
-            [b'B', b'Z', b'h', ..] => Some("bzip2"),
-            [0x04, 0x22, 0x4d, 0x18, ..] => Some("lz4"),
-            _ => None,
-        };
-        if let Some(format) = compressed {
-            return Err(CaptureFileError::Compressed { format });
-        }
-        let format = if has_magic && held[..4] == ng::MAGIC {
-            Format::Ng(Ng::default())
-        } else {
-            Format::Classic(Classic::open(&mut window)?)
-        };
-        Ok(Self { window, format, broken: false })
+        let unreadable = |source| CaptureFileError::Read { offset: 0, source };
+        let stream = Stream::open(source).map_err(unreadable)?;
+        let compression = stream.format().map(compressed::Format::name);
+        let mut window = Window::new(stream);
+        let format =
+            open_format(&mut window, compression).map_err(|error| inside(compression, error))?;
+        Ok(Self { window, compression, format, broken: false })
     }
 
-    /// Byte offset of what is read next.
+    /// What the file is compressed with, as it was decompressed on the way.
+    #[must_use]
+    pub fn compression(&self) -> Option<&'static str> {
+        self.compression
+    }
+
+    /// Byte offset of what is read next, in the decompressed stream.
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.window.offset()
@@ -188,11 +212,53 @@ impl<R: Read> CaptureFile<R> {
         }
         self.broken = true;
         let frame = match &mut self.format {
-            Format::Classic(classic) => classic.next_frame(&mut self.window)?,
-            Format::Ng(ng) => ng.next_frame(&mut self.window)?,
+            Format::Classic(classic) => classic.next_frame(&mut self.window),
+            Format::Ng(ng) => ng.next_frame(&mut self.window),
         };
+        let compression = self.compression;
+        let frame = frame.map_err(|error| inside(compression, error))?;
         self.broken = false;
         Ok(frame)
+    }
+}
+
+fn open_format<R: Read>(
+    window: &mut Window<R>,
+    compression: Option<&'static str>,
+) -> Result<Format, CaptureFileError> {
+    // A shorter file is looked at, too.
+    let _whole = window
+        .fill(compressed::MAGIC_BYTES)
+        .map_err(|source| CaptureFileError::Read { offset: 0, source })?;
+    if window.held().is_empty() {
+        return Err(CaptureFileError::Empty);
+    }
+    if let Some(format) = compressed::Format::of(window.held()) {
+        return Err(match compression {
+            None => CaptureFileError::Compressed { format: format.name() },
+            Some(outer) => CaptureFileError::Nested { outer, inner: format.name() },
+        });
+    }
+    Ok(if window.held().starts_with(&ng::MAGIC) {
+        Format::Ng(Ng::default())
+    } else {
+        Format::Classic(Classic::open(window)?)
+    })
+}
+
+/// Says of a fault in a compressed file which bytes its offsets count.
+fn inside(compression: Option<&'static str>, error: CaptureFileError) -> CaptureFileError {
+    let Some(format) = compression else { return error };
+    match error {
+        CaptureFileError::Read { offset, source } => {
+            let (offset, fault) = match source.downcast::<Broken>() {
+                Ok(broken) => (broken.offset, broken.fault),
+                Err(source) => (offset, format!("cannot be read ({source})")),
+            };
+            CaptureFileError::Decompress { format, fault, offset }
+        }
+        nested @ CaptureFileError::Nested { .. } => nested,
+        fault => CaptureFileError::Inside { format, fault: Box::new(fault) },
     }
 }
 

@@ -1,7 +1,10 @@
 //! Captures made byte by byte: every form that can be read, and every fault with the place it
 //! names.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
 
 use super::{CaptureFile, CaptureFileError, LinkType};
 
@@ -210,9 +213,14 @@ fn faults_name_the_place_and_keep_what_was_before() {
             (0, "not a pcap or pcapng file: it begins with [d4, c3], at byte 0"),
         ),
         (
-            "gzip",
+            "xz",
+            vec![0xfd, b'7', b'z', b'X', b'Z', 0],
+            (0, "the file is compressed with xz; decompress it first"),
+        ),
+        (
+            "gzip: header cut",
             vec![0x1f, 0x8b, 8, 0, 0],
-            (0, "the file is compressed with gzip; decompress it first"),
+            (0, "the gzip data end early, at byte 0 of the decompressed stream"),
         ),
         (
             "header cut",
@@ -306,6 +314,176 @@ fn faults_name_the_place_and_keep_what_was_before() {
     ];
     for (name, bytes, (frames, text)) in cases {
         assert_eq!(fault(&bytes), (frames, text.to_owned()), "{name}");
+    }
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes).expect("memory takes all bytes");
+    encoder.finish().expect("memory takes all bytes")
+}
+
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = zstd::Encoder::new(Vec::new(), 3).expect("an encoder");
+    encoder.include_checksum(true).expect("a known setting");
+    encoder.write_all(bytes).expect("memory takes all bytes");
+    encoder.finish().expect("memory takes all bytes")
+}
+
+/// A capture of this many frames that do not compress.
+fn noise(frames: u32) -> Vec<u8> {
+    let mut bytes = LITTLE.classic(MICROS, 65_535, 1);
+    let mut state: u32 = 1;
+    for time_s in 0..frames {
+        bytes.extend(LITTLE.words(&[time_s, 0, 100, 100]));
+        bytes.extend((0..100).map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state.to_le_bytes()[3]
+        }));
+    }
+    bytes
+}
+
+#[test]
+fn compressed_files_are_read_as_what_is_inside() {
+    let plain = noise(5_000);
+    let half = plain.len() / 2;
+    let (expected, error) = read(&plain);
+    assert!(error.is_none() && expected.len() == 5_000);
+    let skippable = [0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0, 1, 2, 3, 4];
+    for (name, bytes) in [
+        ("gzip", gzip(&plain)),
+        ("gzip of two members", [gzip(&plain[..half]), gzip(&plain[half..])].concat()),
+        ("zstd", zstd(&plain)),
+        ("zstd of two frames", [zstd(&plain[..half]), zstd(&plain[half..])].concat()),
+        ("zstd that begins with notes", [&skippable[..], &zstd(&plain), &skippable].concat()),
+    ] {
+        let (frames, error) = read(&bytes);
+        assert!(error.is_none(), "{name}: {error:?}");
+        assert_eq!(frames, expected, "{name}");
+        let format = CaptureFile::open(bytes.as_slice()).expect("a capture").compression();
+        assert_eq!(format, name.get(..4), "{name}");
+    }
+}
+
+#[test]
+fn faults_of_compressed_files_say_which_bytes_they_count() {
+    let plain = noise(5_000);
+    let cut = &plain[..plain.len() - 7];
+    let (zip, zst) = (gzip(&plain), zstd(&plain));
+    let changed = |bytes: &[u8], at: usize| {
+        let mut bytes = bytes.to_vec();
+        bytes[at] ^= 0xff;
+        bytes
+    };
+    let inside = |format| {
+        format!(
+            "the file ends inside the packet record at byte 579908: 116 bytes announced, 109 there \
+             (bytes of the decompressed {format} stream)"
+        )
+    };
+    let large_window = [0x28, 0xb5, 0x2f, 0xfd, 0, 0xff, 1, 0, 0, 0];
+    let cases: Vec<(&str, Vec<u8>, usize, String)> = vec![
+        ("capture cut", gzip(cut), 4_999, inside("gzip")),
+        ("capture cut", zstd(cut), 4_999, inside("zstd")),
+        (
+            "empty",
+            gzip(&[]),
+            0,
+            "the file is empty (bytes of the decompressed gzip stream)".to_owned(),
+        ),
+        (
+            "text",
+            zstd(b"hello, world, this is no capture"),
+            0,
+            "not a pcap or pcapng file: it begins with [68, 65, 6c, 6c], at byte 0 (bytes of the \
+             decompressed zstd stream)"
+                .to_owned(),
+        ),
+        (
+            "checksum",
+            changed(&zip, zip.len() - 8),
+            5_000,
+            "the gzip data are damaged (corrupt gzip stream does not have a matching checksum), at \
+             byte 580024 of the decompressed stream"
+                .to_owned(),
+        ),
+        (
+            "something behind it",
+            [zip.as_slice(), b"garbage, no gzip at all"].concat(),
+            5_000,
+            "the gzip data are damaged (invalid gzip header), at byte 580024 of the decompressed \
+             stream"
+                .to_owned(),
+        ),
+        (
+            "something behind it",
+            [zst.as_slice(), b"garbage, no zstd at all"].concat(),
+            5_000,
+            "the zstd data are damaged (Unknown frame descriptor), at byte 580024 of the \
+             decompressed stream"
+                .to_owned(),
+        ),
+        (
+            "large window",
+            large_window.to_vec(),
+            0,
+            "the zstd data need a window of more than 128 MiB (`zstd -d --long=31` decompresses \
+             them), at byte 0 of the decompressed stream"
+                .to_owned(),
+        ),
+        (
+            "twice",
+            zstd(&zip),
+            0,
+            "the file is compressed twice: with zstd, and inside that with gzip; decompress it once"
+                .to_owned(),
+        ),
+    ];
+    for (name, bytes, frames, text) in cases {
+        assert_eq!(fault(&bytes), (frames, text), "{name}");
+    }
+    // How far the data of a cut file go depends on the compressor.
+    for (format, bytes) in [("gzip", &zip), ("zstd", &zst)] {
+        let (frames, text) = fault(&bytes[..bytes.len() / 2]);
+        assert!((1_000..5_000).contains(&frames), "{format}: {frames}");
+        assert!(text.starts_with(&format!("the {format} data end early, at byte ")), "{text}");
+        let (frames, text) = fault(&changed(bytes, bytes.len() / 2));
+        // Where nothing compresses, only the checksum shows it.
+        assert!(frames <= 5_000 && text.starts_with(&format!("the {format} data are ")), "{text}");
+    }
+}
+
+/// A file whose disk fails behind some of its bytes.
+struct Failing<'a>(&'a [u8]);
+
+impl Read for Failing<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(buffer) {
+            Ok(0) => Err(io::Error::other("the disk is gone")),
+            read => read,
+        }
+    }
+}
+
+#[test]
+fn a_failing_disk_is_not_taken_for_damaged_data() {
+    let plain = noise(5_000);
+    for (bytes, expected) in [
+        (gzip(&plain), "the gzip data cannot be read (the disk is gone), at byte "),
+        (zstd(&plain), "the zstd data cannot be read (the disk is gone), at byte "),
+        (plain, "cannot read at byte "),
+    ] {
+        let mut file =
+            CaptureFile::open(Failing(&bytes[..bytes.len() - 20])).expect("a capture begins");
+        let error = loop {
+            match file.next_frame() {
+                Ok(Some(_)) => {}
+                Ok(None) => break "no fault".to_owned(),
+                Err(error) => break error.to_string(),
+            }
+        };
+        assert!(error.starts_with(expected), "{error}");
     }
 }
 

@@ -18,7 +18,9 @@ use super::{
 use crate::aggregate::{FlowTable, Identities, Identity};
 use crate::capture::{Folded, LogFill};
 use crate::config::{Config, Cpu};
+use crate::sink::Outputs;
 use crate::summary::Summary;
+use crate::top::{Counted, Feed};
 use crate::traits::PacketTraits;
 
 /// Chunks between the threads. When they are all full the drain waits, and the kernel's cache takes
@@ -118,12 +120,24 @@ pub trait Source: Send {
 pub fn run_source(
     config: &Config,
     options: &Options,
+    source: Box<dyn Source>,
+    stop: &Receiver<()>,
+) -> Result<Outcome, PipelineError> {
+    run_watched(config, options, source, stop, None)
+}
+
+/// The same, while somebody looks on.
+pub(crate) fn run_watched(
+    config: &Config,
+    options: &Options,
     mut source: Box<dyn Source>,
     stop: &Receiver<()>,
+    feed: Option<Feed>,
 ) -> Result<Outcome, PipelineError> {
     let facts = source.facts();
     let summary = Summary {
-        command: "run",
+        // Who looks on keeps no books for `balance` and serves no metrics.
+        command: if feed.is_some() { "top" } else { "run" },
         sensor_version: SENSOR_VERSION,
         interfaces: facts.interfaces,
         xdp_mode: facts.xdp_mode,
@@ -137,7 +151,7 @@ pub fn run_source(
     let longest = Duration::from_millis(config.capture.epoch_ms_max.get());
     let drain_cpu = config.capture.drain_cpu;
     let aggregating_cpu = aggregating_cpu(config);
-    let live = Live::new(config)?;
+    let live = Live::new(config, feed)?;
     let mut drain = Drain::new(chunks, spare);
     let faults = thread::scope(|scope| {
         let draining = thread::Builder::new()
@@ -183,10 +197,12 @@ struct Live {
     epoch_end_ms: Option<u64>,
     /// When it was last told that packets are being folded.
     fold_warned: Option<Instant>,
+    /// Who looks on.
+    feed: Option<Feed>,
 }
 
 impl Live {
-    fn new(config: &Config) -> Result<Self, PipelineError> {
+    fn new(config: &Config, feed: Option<Feed>) -> Result<Self, PipelineError> {
         let (flows, identities) = flow_table(config)?;
         Ok(Self {
             flows,
@@ -197,6 +213,7 @@ impl Live {
             epochs: Epochs::default(),
             epoch_end_ms: None,
             fold_warned: None,
+            feed,
         })
     }
 
@@ -216,6 +233,9 @@ impl Live {
                     self.flows.handle_identified(&chunk, &self.chunk_identities, &mut |record| {
                         outputs.handle_record(record);
                     });
+                    if let Some(feed) = &mut self.feed {
+                        feed.handle_observations(&chunk);
+                    }
                     chunk.clear();
                     let _enough_spares = empties.try_send(chunk);
                 }
@@ -226,6 +246,7 @@ impl Live {
                 }
             }
         }
+        self.show(stage, true);
         let outputs = &mut stage.outputs;
         self.flows.finish(&mut |record| outputs.handle_record(record));
         self.folding.finish(&mut |record| outputs.handle_record(record));
@@ -248,6 +269,26 @@ impl Live {
         self.folding.advance(now_ms, &mut |record| outputs.handle_record(record));
         outputs.advance(&self.books(), now_ms);
         self.fill_summary(stage, false);
+        self.show(stage, false);
+    }
+
+    /// Tells who looks on.
+    fn show(&mut self, stage: &Stage, is_last: bool) {
+        let Some(now_ms) = self.epoch_end_ms else { return };
+        let Some(mut feed) = self.feed.take() else { return };
+        let (totals, folding) = (self.flows.totals(), self.folding.totals());
+        let counted = Counted {
+            frames: self.counts.books.frames_seen,
+            packets: totals.packets_in + folding.packets_in,
+            bytes: totals.bytes_in + folding.bytes_in,
+            flows: totals.flows_opened,
+        };
+        feed.handle_epoch(now_ms, counted, is_last, || {
+            let mut summary = stage.summary.clone();
+            self.fill(&mut summary, &stage.outputs);
+            (summary, None)
+        });
+        self.feed = Some(feed);
     }
 
     fn warn_of_folding(&mut self, more: bool) {
@@ -274,19 +315,18 @@ impl Live {
     }
 
     fn fill_summary(&self, stage: &mut Stage, at_once: bool) {
-        stage.update_summary(
-            |summary, outputs| {
-                let totals = self.flows.totals();
-                let (open, folding) = (self.flows.flows_open(), self.folding.totals());
-                summary.handle_books(&outputs.books(), &totals, &folding, open);
-                summary.not_ip = self.counts.not_ip.iter().copied().collect();
-                summary.handle_malformed(&self.counts.malformed);
-                summary.handle_traits(&self.counts.traits);
-                summary.handle_port(&self.counts.port);
-                self.epochs.fill(summary);
-            },
-            at_once,
-        );
+        stage.update_summary(|summary, outputs| self.fill(summary, outputs), at_once);
+    }
+
+    fn fill(&self, summary: &mut Summary, outputs: &Outputs) {
+        let totals = self.flows.totals();
+        let (open, folding) = (self.flows.flows_open(), self.folding.totals());
+        summary.handle_books(&outputs.books(), &totals, &folding, open);
+        summary.not_ip = self.counts.not_ip.iter().copied().collect();
+        summary.handle_malformed(&self.counts.malformed);
+        summary.handle_traits(&self.counts.traits);
+        summary.handle_port(&self.counts.port);
+        self.epochs.fill(summary);
     }
 }
 

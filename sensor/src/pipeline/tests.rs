@@ -63,7 +63,7 @@ fn json_to(file: PathBuf) -> Config {
 }
 
 fn summary_to(file: PathBuf) -> Options {
-    Options { summary_file: Some(file), progress: false }
+    Options { summary_file: Some(file), ..Options::default() }
 }
 
 fn read_summary(file: &Path) -> serde_json::Value {
@@ -170,7 +170,10 @@ fn a_full_disk_is_an_error_and_no_panic() {
         .expect("a replay can begin");
     assert_eq!(
         outcome.faults,
-        ["output `json`: cannot write: No space left on device (os error 28)"]
+        [
+            "output `json`: cannot write /dev/full: No space left on device (os error 28)",
+            "300 records did not get to an output that had failed",
+        ]
     );
     assert_eq!(outcome.summary.frames_seen, 302);
     assert!(outcome.summary.balanced, "the frames were counted all the same");

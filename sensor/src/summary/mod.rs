@@ -1,5 +1,12 @@
 //! Takes the books; gives them as a file for machines and as text for people.
 
+mod capture;
+mod names;
+mod sketch;
+mod tally;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -13,19 +20,28 @@ use serde::Serialize;
 
 use crate::aggregate::AggregatorTotals;
 use crate::pipeline::{FoldingTotals, PortCounts};
-use crate::replay::FrameCounts;
 use crate::traits::{FRAGMENT_NAMES, PacketTraits};
+
+pub use capture::{
+    CaptureSummary, EthertypeSummary, HostSummary, ProtocolSummary, ServiceSummary, UnlistedHosts,
+};
+pub(crate) use names::service_name as port_name;
+pub(crate) use tally::CaptureTally;
 
 /// Name of the file in the state folder that a running sensor keeps its summary in.
 pub const SUMMARY_NAME: &str = "summary.json";
 
 /// One capture file of a replay.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FileSummary {
     /// Its path, as it was given.
     pub path: PathBuf,
     /// Frames read from it.
     pub frames: u64,
+    /// Bytes read from it, as they are in the file.
+    pub bytes: u64,
+    /// What it is compressed with.
+    pub compression: Option<&'static str>,
     /// Why it was not read to its end.
     pub error: Option<String>,
 }
@@ -43,6 +59,8 @@ pub struct Summary {
     pub outputs: Vec<&'static str>,
     /// Capture files that were read.
     pub files: Vec<FileSummary>,
+    /// What was in them.
+    pub capture: Option<CaptureSummary>,
     /// How the kernel program is attached.
     pub xdp_mode: Option<&'static str>,
     /// SHA-256 of the kernel program, hexadecimal.
@@ -155,6 +173,12 @@ pub struct Summary {
     pub records_missed: u64,
     /// Failed calls of outputs.
     pub output_failures: u64,
+    /// Records that were given to the network on their way to an IPFIX collector.
+    pub records_exported: u64,
+    /// Records that could not be sent to the collector.
+    pub records_unsent: u64,
+    /// Complete files that outputs deleted because there were more than `output.files_max`.
+    pub files_deleted: u64,
     /// Whether every frame is accounted for, with nothing left in the kernel's cache.
     pub balanced: bool,
     /// Whether the sensor has stopped.
@@ -315,7 +339,7 @@ impl Summary {
     /// What came from the wire or the files, and where it is.
     fn capture_text(&self, text: &mut String) {
         let known = |number: Option<u64>| number.map_or("unknown".to_owned(), grouped);
-        if self.command == "run" {
+        if self.command != "replay" && self.files.is_empty() {
             let (received, missed) = (known(self.nic_received), known(self.nic_missed));
             line(text, "port", &format!("{received} frames received, {missed} missed by the port"));
         }
@@ -405,6 +429,13 @@ impl Summary {
             let count = grouped(self.batches_quarantined);
             line(text, "spool", &format!("{count} damaged files moved to quarantine"));
         }
+        if self.records_exported + self.records_unsent > 0 {
+            let (sent, unsent) = (grouped(self.records_exported), grouped(self.records_unsent));
+            line(text, "ipfix", &format!("{sent} records exported, {unsent} could not be sent"));
+        }
+        if self.files_deleted > 0 {
+            line(text, "files", &format!("{} old ones deleted", grouped(self.files_deleted)));
+        }
         if self.records_missed + self.output_failures > 0 {
             line(
                 text,
@@ -421,91 +452,6 @@ impl Summary {
 
 fn line(text: &mut String, name: &str, value: &str) {
     writeln!(text, "{name:<9} {value}").expect("writing to a string cannot fail");
-}
-
-/// What the frames of a replay were, for people.
-#[must_use]
-pub fn frames_text(counts: &FrameCounts) -> String {
-    let mut text = String::new();
-    if let Some((first_ms, last_ms)) = counts.span_ms {
-        let seconds =
-            format!("{}.{:03}", (last_ms - first_ms) / 1_000, (last_ms - first_ms) % 1_000);
-        line(&mut text, "time", &format!("{} to {} ({seconds} s)", time(first_ms), time(last_ms)));
-    }
-    line(&mut text, "wire", &format!("{} bytes", grouped(counts.wire_bytes)));
-    if counts.frames_snapped > 0 {
-        line(
-            &mut text,
-            "snapped",
-            &format!("{} frames were captured in part", grouped(counts.frames_snapped)),
-        );
-    }
-    if counts.frames_undated > 0 {
-        line(
-            &mut text,
-            "undated",
-            &format!("{} frames have no time of their own", grouped(counts.frames_undated)),
-        );
-    }
-    let mut not_ip: Vec<(u16, u64)> =
-        counts.not_ip.iter().map(|(ethertype, count)| (*ethertype, *count)).collect();
-    not_ip.sort_by_key(|(ethertype, count)| (std::cmp::Reverse(*count), *ethertype));
-    for (ethertype, count) in not_ip.iter().take(NOT_IP_LINES_MAX) {
-        line(&mut text, "not IP", &format!("{} {}", grouped(*count), ethertype_name(*ethertype)));
-    }
-    if not_ip.len() > NOT_IP_LINES_MAX {
-        let rest: u64 = not_ip[NOT_IP_LINES_MAX..].iter().map(|(_, count)| count).sum();
-        line(&mut text, "not IP", &format!("{} of other kinds", grouped(rest)));
-    }
-    traits_text(&counts.traits, &mut text);
-    for (reason, count) in Malformed::ALL.iter().zip(counts.malformed) {
-        if count > 0 {
-            line(&mut text, "malformed", &format!("{} {}", grouped(count), reason.name()));
-        }
-    }
-    text
-}
-
-fn traits_text(traits: &PacketTraits, text: &mut String) {
-    let mut told = |what: &str, count: u64, rest: &str| {
-        if count > 0 {
-            line(text, what, &format!("{} {rest}", grouped(count)));
-        }
-    };
-    for (index, count) in traits.carried.iter().enumerate() {
-        told("carried", *count, &format!("packets in {}", carrier_name(index)));
-    }
-    told("cut", traits.cut, "packets are shorter than their header says");
-    for (name, count) in Notes::NAMES.into_iter().zip(traits.noted) {
-        told("noted", count, &format!("packets {name}"));
-    }
-    for (name, count) in FRAGMENT_NAMES.into_iter().zip(traits.fragments) {
-        told("fragments", count, name);
-    }
-}
-
-/// Kinds of frames without IP that are told one by one.
-const NOT_IP_LINES_MAX: usize = 8;
-
-fn ethertype_name(ethertype: u16) -> String {
-    let name = match ethertype {
-        0..=1_500 => "IEEE 802.3 with LLC",
-        0x0806 => "ARP",
-        0x8035 => "RARP",
-        0x8863 => "PPPoE discovery",
-        0x8864 => "PPPoE session",
-        0x8847 | 0x8848 => "MPLS",
-        0x888e => "EAPOL",
-        0x88cc => "LLDP",
-        0x88e5 => "MACsec",
-        0x9000 => "loop test",
-        0xffff => "no network protocol known",
-        _ => "",
-    };
-    match name {
-        "" => format!("EtherType 0x{ethertype:04x}"),
-        name => format!("{name} (0x{ethertype:04x})"),
-    }
 }
 
 fn time(ms: u64) -> String {
@@ -526,4 +472,31 @@ pub(crate) fn grouped(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// A number in at most three digits, for people, cut off: `12.3 M`.
+pub(crate) fn short(number: u64) -> String {
+    let (text, unit) = shortened(number);
+    if unit.is_empty() { text } else { format!("{text} {unit}") }
+}
+
+/// The same for bytes: `12.3 MB`.
+pub(crate) fn short_bytes(number: u64) -> String {
+    let (text, unit) = shortened(number);
+    format!("{text} {unit}B")
+}
+
+fn shortened(number: u64) -> (String, &'static str) {
+    const UNITS: [&str; 7] = ["", "k", "M", "G", "T", "P", "E"];
+    let (mut whole, mut rest, mut unit) = (number, 0, 0);
+    while whole >= 1_000 {
+        (whole, rest) = (whole / 1_000, whole % 1_000);
+        unit += 1;
+    }
+    let text = match whole {
+        _ if unit == 0 || whole >= 100 => whole.to_string(),
+        10.. => format!("{whole}.{}", rest / 100),
+        _ => format!("{whole}.{:02}", rest / 10),
+    };
+    (text, UNITS[unit])
 }
