@@ -215,9 +215,9 @@ fn a_pace_is_kept_and_a_signal_ends_the_wait_with_closed_books() -> Result<()> {
     ensure!(start.elapsed() >= Duration::from_millis(290), "{:?}", start.elapsed());
 
     // Hours of traffic: nobody waits for its end.
-    let mut long = capture(1_000, 30)?;
-    long.extend(&capture(1_000_000, 30)?[24..]);
-    place.write("long", &long)?;
+    let mut hours = capture(1_000, 30)?;
+    hours.extend(&capture(1_000_000, 30)?[24..]);
+    place.write("long", &hours)?;
     fs::remove_file(place.path("summary"))?;
     let log = place.path("log");
     let mut process = Process::start(&mut place.command(&["long", "--speed", "10x"])?, &log)?;
@@ -308,8 +308,8 @@ fn interfaces() -> Result<(Vec<u8>, usize)> {
         (113, &cooked, &[(9, &[9])], MOMENT_S * 1_000_000_000),
         (276, &cooked2, &[(9, &[3])], MOMENT_S * 1_000),
         (101, &ip, &[(9, &[0])], MOMENT_S),
-        (228, &ip, &[(9, &[0x80 | 20])], MOMENT_S << 20),
-        (0, &null, &[(9, &[0x80 | 32])], MOMENT_S << 32),
+        (228, &ip, &[(9, &[0x94])], MOMENT_S << 20),
+        (0, &null, &[(9, &[0xa0])], MOMENT_S << 32),
         (0, &null_swapped, &[(14, &offset)], (MOMENT_S - 1_000_000_000) * 1_000_000),
         (108, &null_swapped, &[(9, &[6]), (14, &before)], (MOMENT_S + 5_000) * 1_000_000),
         (9, &ppp, &[(9, &[10]), (14, &offset)], (MOMENT_S - 1_000_000_000) * 10_u64.pow(10)),
@@ -342,12 +342,12 @@ fn link_types_and_clocks_are_read_as_tshark_reads_them() -> Result<()> {
     let links = summary["capture"]["links"].as_object().context("link types")?;
     ensure!(links.len() == 9 && links["BSD loopback"] == 2, "{links:?}");
 
-    let Some(lines) = tshark(&file)? else {
+    let Some(frames) = tshark(&file)? else {
         skip("tshark is not installed");
         return Ok(());
     };
-    ensure!(lines.len() == count, "{lines:?}");
-    for line in lines {
+    ensure!(frames.len() == count, "{frames:?}");
+    for line in frames {
         let fields: Vec<&str> = line.split('\t').collect();
         ensure!(fields[0].starts_with("1780000000.000"), "{line}");
         ensure!(fields[1].starts_with("10.0.0.") && fields[2] == "40000", "{line}");

@@ -4,6 +4,7 @@
 mod ci;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod setup;
 mod shell;
 mod tidy;
@@ -38,6 +39,8 @@ enum Task {
     Ci,
     /// Check the rules of the house that no compiler checks.
     Tidy,
+    /// Give readers, parser, aggregator and decoder random input (nightly Rust), and report what breaks.
+    Fuzz(fuzz::Options),
     /// Build or verify the eBPF object.
     #[command(subcommand)]
     Ebpf(ebpf::Command),
@@ -63,6 +66,7 @@ fn run(task: Task) -> Result<()> {
         Task::Test => ci::test(),
         Task::Ci => ci::all(),
         Task::Tidy => tidy::run(),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Ebpf(command) => ebpf::run(command),
     }
 }

@@ -31,8 +31,14 @@ pub(crate) fn binary(name: &str) -> PathBuf {
 /// What cargo has told this program about its own package must not reach the cargo below it: build scripts that
 /// watch those variables would see a change, and half of the dependencies would be built anew each time.
 pub(crate) fn cargo() -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = bare(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(workspace());
+    command
+}
+
+/// A program that knows nothing of the package that this one belongs to; see [`cargo`].
+pub(crate) fn bare(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         let about_this_package = name.to_str().is_some_and(|name| {
             ["CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"]

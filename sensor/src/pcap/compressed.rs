@@ -104,7 +104,7 @@ impl<R: Read> Read for Raw<R> {
 
 enum Decoder<R> {
     Plain(Raw<R>),
-    Gzip(MultiGzDecoder<BufReader<Raw<R>>>),
+    Gzip(Box<MultiGzDecoder<BufReader<Raw<R>>>>),
     Zstd(ZstdDecoder<'static, BufReader<Raw<R>>>),
 }
 
@@ -131,7 +131,7 @@ impl<R: Read> Stream<R> {
         raw.start = start;
         let buffered = |raw| BufReader::with_capacity(BUFFER_BYTES, raw);
         let decoder = match Format::of(&raw.start) {
-            Some(Format::Gzip) => Decoder::Gzip(MultiGzDecoder::new(buffered(raw))),
+            Some(Format::Gzip) => Decoder::Gzip(Box::new(MultiGzDecoder::new(buffered(raw)))),
             Some(Format::Zstd) => {
                 let mut decoder = ZstdDecoder::with_buffer(buffered(raw))?;
                 decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;

@@ -148,7 +148,7 @@ fn pipe(
 fn read_ahead(
     mut file: File,
     empties: &Receiver<Chunk>,
-    fill: &Sender<io::Result<Chunk>>,
+    filled: &Sender<io::Result<Chunk>>,
 ) -> io::Result<()> {
     for mut chunk in empties {
         chunk.bytes.resize(CHUNK_BYTES, 0);
@@ -158,7 +158,7 @@ fn read_ahead(
                 read => break read?,
             }
         };
-        if chunk.held == 0 || fill.send(Ok(chunk)).is_err() {
+        if chunk.held == 0 || filled.send(Ok(chunk)).is_err() {
             break;
         }
     }

@@ -209,7 +209,7 @@ impl CaptureTally {
     pub(crate) fn to_text(&self, counts: &FrameCounts) -> String {
         let summary = self.summary(counts);
         let mut text = String::new();
-        self.reading_text(&summary, counts, &mut text);
+        reading_text(&summary, counts, &mut text);
         not_ip_text(counts, &mut text);
         traits_text(&counts.traits, &mut text);
         for (reason, count) in Malformed::ALL.into_iter().zip(counts.malformed) {
@@ -225,60 +225,16 @@ impl CaptureTally {
         text
     }
 
-    /// How much was read, how fast, and from when it is.
-    fn reading_text(&self, summary: &CaptureSummary, counts: &FrameCounts, text: &mut String) {
-        let files = if summary.files == 1 { "file" } else { "files" };
-        let mut told =
-            format!("{} {files}, {}", grouped(summary.files), short_bytes(summary.file_bytes));
-        if let Some(ms) = summary.elapsed_ms {
-            let rate = counts.frames_seen.saturating_mul(1_000) / ms.max(1);
-            let (s, rest) = (ms / 1_000, ms % 1_000 / 10);
-            write!(told, " read in {s}.{rest:02} s: {} frames/s", short(rate))
-                .expect("writing to a string cannot fail");
-        }
-        line(text, "capture", &told);
-        if let (Some(first), Some(last), Some(ms)) =
-            (&summary.first_time, &summary.last_time, summary.span_ms)
-        {
-            let seconds = format!("{}.{:03}", ms / 1_000, ms % 1_000);
-            line(text, "time", &format!("{first} to {last} ({seconds} s)"));
-        }
-        let mut told = format!("{} bytes", grouped(summary.wire_bytes));
-        if let Some(ms) = summary.span_ms.filter(|ms| *ms > 0) {
-            let each_s = |count: u64| {
-                let rate = u128::from(count) * 1_000 / u128::from(ms);
-                short(u64::try_from(rate).unwrap_or(u64::MAX))
-            };
-            let bits = each_s(summary.wire_bytes.saturating_mul(8));
-            let bits = if bits.contains(' ') { bits } else { format!("{bits} ") };
-            let frames = each_s(counts.frames_seen);
-            write!(told, ", on average {bits}bit/s in {frames} frames/s")
-                .expect("writing to a string cannot fail");
-        }
-        line(text, "wire", &told);
-        for (link, frames) in &summary.links {
-            line(text, "link", &format!("{} frames of {link}", grouped(*frames)));
-        }
-        if summary.frames_snapped > 0 {
-            let count = grouped(summary.frames_snapped);
-            line(text, "snapped", &format!("{count} frames were captured in part"));
-        }
-        if summary.frames_undated > 0 {
-            let count = grouped(summary.frames_undated);
-            line(text, "undated", &format!("{count} frames have no time of their own"));
-        }
-    }
-
     /// How many records, and why they ended.
     fn records_text(&self, text: &mut String) {
-        let mut reasons = END_REASONS
+        let reasons = END_REASONS
             .into_iter()
             .map(|(reason, _, name)| (self.end_reasons[reason as usize], name))
             .filter(|(count, _)| *count > 0)
             .map(|(count, name)| format!("{} {name}", grouped(count)));
         let mut told = format!("{} =", grouped(self.all.records));
         let mut sign = "";
-        while let Some(reason) = reasons.next() {
+        for reason in reasons {
             if LABEL_COLUMNS + told.len() + sign.len() + reason.len() + 1 > COLUMNS {
                 line(text, "records", &told);
                 told.clear();
@@ -287,6 +243,52 @@ impl CaptureTally {
             sign = " +";
         }
         line(text, "records", &told);
+    }
+}
+
+/// How much was read, how fast, and from when it is.
+fn reading_text(summary: &CaptureSummary, counts: &FrameCounts, text: &mut String) {
+    let files = if summary.files == 1 { "file" } else { "files" };
+    let mut told =
+        format!("{} {files}, {}", grouped(summary.files), short_bytes(summary.file_bytes));
+    if let Some(ms) = summary.elapsed_ms {
+        let rate = counts.frames_seen.saturating_mul(1_000) / ms.max(1);
+        let (s, rest) = (ms / 1_000, ms % 1_000 / 10);
+        write!(told, " read in {s}.{rest:02} s: {} frames/s", short(rate))
+            .expect("writing to a string cannot fail");
+    }
+    line(text, "capture", &told);
+    if let (Some(first), Some(last), Some(ms)) =
+        (&summary.first_time, &summary.last_time, summary.span_ms)
+    {
+        let seconds = format!("{}.{:03}", ms / 1_000, ms % 1_000);
+        line(text, "time", &format!("{first} to {last} ({seconds} s)"));
+    }
+    let mut told = format!("{} bytes", grouped(summary.wire_bytes));
+    // Of files that lie far apart an average says nothing.
+    let is_dense = |ms: &u64| *ms > 0 && counts.frames_seen >= *ms / 1_000;
+    if let Some(ms) = summary.span_ms.filter(is_dense) {
+        let each_s = |count: u64| {
+            let rate = u128::from(count) * 1_000 / u128::from(ms);
+            short(u64::try_from(rate).unwrap_or(u64::MAX))
+        };
+        let bits = each_s(summary.wire_bytes.saturating_mul(8));
+        let bits = if bits.contains(' ') { bits } else { format!("{bits} ") };
+        let frames = each_s(counts.frames_seen);
+        write!(told, ", on average {bits}bit/s in {frames} frames/s")
+            .expect("writing to a string cannot fail");
+    }
+    line(text, "wire", &told);
+    for (link, frames) in &summary.links {
+        line(text, "link", &format!("{} frames of {link}", grouped(*frames)));
+    }
+    if summary.frames_snapped > 0 {
+        let count = grouped(summary.frames_snapped);
+        line(text, "snapped", &format!("{count} frames were captured in part"));
+    }
+    if summary.frames_undated > 0 {
+        let count = grouped(summary.frames_undated);
+        line(text, "undated", &format!("{count} frames have no time of their own"));
     }
 }
 

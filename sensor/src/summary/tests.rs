@@ -101,7 +101,7 @@ fn a_capture_of_everything() {
     frames.push((200_100, 0, v4(client, server, 6, [1, 2], 2)[..20].to_vec()));
     check(
         &told(&frames, Some(Duration::from_millis(12))),
-        &expect![[r#"
+        &expect![[r"
             capture   1 file, 77.4 kB read in 0.01 s: 92.1 k frames/s
             time      2026-05-28T20:26:40.000Z to 2026-05-28T20:30:00.100Z (200.100 s)
             wire      1,523,890 bytes, on average 60.9 kbit/s in 5 frames/s
@@ -131,7 +131,7 @@ fn a_capture_of_everything() {
               UDP                                     9.60 kB   0.6 %         101        101
               ICMPv6                                     90 B   0.0 %           1          1
 
-        "#]],
+        "]],
     );
 }
 
@@ -144,7 +144,7 @@ fn more_hosts_than_are_kept() {
     }
     check(
         &told(&frames, None),
-        &expect![[r#"
+        &expect![[r"
         capture   1 file, 1.40 MB
         time      2026-05-28T20:26:40.000Z to 2026-05-28T20:26:59.999Z (19.999 s)
         wire      1,320,000 bytes, on average 528 kbit/s in 1.00 k frames/s
@@ -163,7 +163,7 @@ fn more_hosts_than_are_kept() {
         Top protocols                               bytes   share     packets    records
           TCP                                     1.32 MB 100.0 %      20,000     20,000
 
-    "#]],
+    "]],
     );
 }
 
@@ -171,10 +171,10 @@ fn more_hosts_than_are_kept() {
 fn a_capture_without_frames() {
     check(
         &told(&[], Some(Duration::ZERO)),
-        &expect![[r#"
+        &expect![[r"
         capture   1 file, 24 B read in 0.00 s: 0 frames/s
         wire      0 bytes
-    "#]],
+    "]],
     );
 }
 

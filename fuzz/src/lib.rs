@@ -1,0 +1,12 @@
+//! What each fuzz target checks. In: any bytes. Out: nothing; a panic is a finding. The same sources are
+//! part of `tests/tests/fuzz_corpora.rs`, where stable Rust runs them over every file of the corpora.
+
+mod aggregator;
+mod batch;
+mod captures;
+mod frame;
+
+pub use aggregator::aggregator;
+pub use batch::batch;
+pub use captures::{compressed, pcap, pcapng};
+pub use frame::frame;
