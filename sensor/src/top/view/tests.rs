@@ -21,7 +21,9 @@ fn live() -> State {
 }
 
 fn check(state: &mut State, (columns, rows): (u16, u16), expected: &Expect) {
-    expected.assert_eq(&text(state, PLAIN, columns, rows));
+    // The first line keeps the blanks that all others begin with.
+    let text = text(state, PLAIN, columns, rows);
+    expected.assert_eq(&format!("{columns} x {rows}\n{text}"));
 }
 
 fn press(state: &mut State, keys: &str) {
@@ -35,7 +37,8 @@ fn flows_on_the_smallest_screen() {
     check(
         &mut live(),
         (80, 24),
-        &expect![[r#"
+        &expect![[r"
+            80 x 24
              spanwatch top  span0 (native XDP)                                       up 31s
              packets/s     550               ▄▃▄▄▄█  bits/s      5.33M               ▄▃▄▄▄█
              new flows/s     2               ██████  frames/s      551               ▃▃▃▄▃█
@@ -60,7 +63,7 @@ fn flows_on_the_smallest_screen() {
 
 
              ? help  / filter  s sort  i idle  p pause  q quit             1-4 of 4 by rate
-        "#]],
+        "]],
     );
 }
 
@@ -76,7 +79,8 @@ fn hosts_services_and_protocols() {
     check(
         &mut state,
         (80, 24),
-        &expect![[r#"
+        &expect![[r"
+            80 x 24
              spanwatch top  span0 (native XDP)                                       up 31s
              packets/s     550               ▄▃▄▄▄█  bits/s      5.33M               ▄▃▄▄▄█
              new flows/s     2               ██████  frames/s      551               ▃▃▃▄▃█
@@ -101,13 +105,14 @@ fn hosts_services_and_protocols() {
 
 
              ? help  / filter  s sort  i idle  p pause  q quit             1-7 of 7 by rate
-        "#]],
+        "]],
     );
     press(&mut state, "3");
     check(
         &mut state,
         (108, 24),
-        &expect![[r#"
+        &expect![[r"
+            108 x 24
              spanwatch top  span0 (native XDP)                                                                   up 31s
              packets/s     550                           ▃▆▃▆▃▆▃█  bits/s      5.33M                           ▃▆▃▆▃▆▃█
              new flows/s     2                           ██ ██ ██  frames/s      551                           ▃▅▃▅▃▅▃█
@@ -132,13 +137,14 @@ fn hosts_services_and_protocols() {
 
 
              ? help  / filter  s sort  i idle  p pause  q quit                                         1-4 of 4 by rate
-        "#]],
+        "]],
     );
     press(&mut state, "4ssssr");
     check(
         &mut state,
         (100, 24),
-        &expect![[r#"
+        &expect![[r"
+            100 x 24
              spanwatch top  span0 (native XDP)                                                           up 31s
              packets/s     550                       ▃▆▃▆▃▆▃█  bits/s      5.33M                       ▃▆▃▆▃▆▃█
              new flows/s     2                       ██ ██ ██  frames/s      551                       ▃▅▃▅▃▅▃█
@@ -163,7 +169,7 @@ fn hosts_services_and_protocols() {
 
 
              ? help  / filter  s sort  i idle  p pause  q quit                        1-2 of 2 by latest packet
-        "#]],
+        "]],
     );
 }
 
@@ -174,7 +180,8 @@ fn losses_and_messages() {
     check(
         &mut state,
         (108, 30),
-        &expect![[r#"
+        &expect![[r"
+            108 x 30
              spanwatch top  span0 (native XDP)                                                                   up 31s
              packets/s     550                           ▃▆▃▆▃▆▃█  bits/s      5.33M                           ▃▆▃▆▃▆▃█
              new flows/s     2                           ██ ██ ██  frames/s      551                           ▃▅▃▅▃▅▃█
@@ -205,14 +212,15 @@ fn losses_and_messages() {
              flows ────────────────────────────────
              open                                 4
              ? help  / filter  s sort  i idle  p pause  q quit
-        "#]],
+        "]],
     );
     let said = "WARN the kernel's flow tables were full: ".repeat(3);
     state.handle_messages(vec!["INFO listens only".to_owned(), said]);
     check(
         &mut state,
         (80, 24),
-        &expect![[r#"
+        &expect![[r"
+            80 x 24
              spanwatch top  span0 (native XDP)                                       up 31s
              packets/s     550               ▄▃▄▄▄█  bits/s      5.33M               ▄▃▄▄▄█
              new flows/s     2               ██████  frames/s      551               ▃▃▃▄▃█
@@ -237,13 +245,14 @@ fn losses_and_messages() {
              in the kernel's tables               0  kernel took to end, µs         unknown
              shorter than they say                0  waited for records, ms         unknown
              ? help  / filter  s sort  i idle  p pause  q quit
-        "#]],
+        "]],
     );
     press(&mut state, "6");
     check(
         &mut state,
         (80, 24),
-        &expect![[r#"
+        &expect![[r"
+            80 x 24
              spanwatch top  span0 (native XDP)                                       up 31s
              packets/s     550               ▄▃▄▄▄█  bits/s      5.33M               ▄▃▄▄▄█
              new flows/s     2               ██████  frames/s      551               ▃▃▃▄▃█
@@ -268,7 +277,7 @@ fn losses_and_messages() {
 
 
              ? help  / filter  s sort  i idle  p pause  q quit
-        "#]],
+        "]],
     );
 }
 
@@ -280,6 +289,7 @@ fn help_and_details_lie_over_the_list() {
         &mut state,
         (80, 24),
         &expect![[r"
+            80 x 24
             ╭ help: any key closes it ─────────────────────────────────────────────────────╮
             │ 1-6 Tab ← →   the lists                                                      │
             │ ↑ ↓ PgUp PgDn selects a row; p keeps the list in place meanwhile, Esc lets g │
@@ -312,7 +322,8 @@ fn help_and_details_lie_over_the_list() {
     check(
         &mut state,
         (100, 30),
-        &expect![[r#"
+        &expect![[r"
+            100 x 30
              spanwatch top  span0 (native XDP)                                                           up 31s
              packets/s     550                       ▃▆▃▆▃▆▃█  bits/s      5.33M                       ▃▆▃▆▃▆▃█
              new flows/s     2                       ██ ██ ██  frames/s      551                       ▃▅▃▅▃▅▃█
@@ -343,7 +354,7 @@ fn help_and_details_lie_over_the_list() {
 
 
              ? help  / filter  s sort  i idle  p pause  q quit                                 1-4 of 4 by rate
-        "#]],
+        "]],
     );
 }
 
@@ -360,7 +371,8 @@ fn a_filter_a_pause_and_what_is_approximate_are_told() {
     check(
         &mut state,
         (100, 24),
-        &expect![[r#"
+        &expect![[r"
+            100 x 24
              spanwatch top  span0 (native XDP)                                                   up 31s  PAUSED
              packets/s     550                       ▃▆▃▆▃▆▃█  bits/s      5.33M                       ▃▆▃▆▃▆▃█
              new flows/s     2                       ██ ██ ██  frames/s      551                       ▃▅▃▅▃▅▃█
@@ -385,13 +397,14 @@ fn a_filter_a_pause_and_what_is_approximate_are_told() {
 
 
              filter 443   Enter keeps, Esc clears; as: 443 tcp 10.0.0.0/8 !dns
-        "#]],
+        "]],
     );
     press(&mut state, "\n");
     check(
         &mut state,
         (100, 24),
-        &expect![[r#"
+        &expect![[r"
+            100 x 24
              spanwatch top  span0 (native XDP)                                                   up 31s  PAUSED
              packets/s     550                       ▃▆▃▆▃▆▃█  bits/s      5.33M                       ▃▆▃▆▃▆▃█
              new flows/s     2                       ██ ██ ██  frames/s      551                       ▃▅▃▅▃▅▃█
@@ -416,7 +429,7 @@ fn a_filter_a_pause_and_what_is_approximate_are_told() {
 
 
              filter 443   / changes, Esc clears it  1-2 of 2 by rate, not idle, approximate beyond 10,000 flows
-        "#]],
+        "]],
     );
 }
 
@@ -442,7 +455,8 @@ fn a_capture_file_says_where_it_is() {
     check(
         &mut state,
         (80, 24),
-        &expect![[r#"
+        &expect![[r"
+            80 x 24
              spanwatch top  b.pcap (2 of 2), speed 10x                 20:27:11 UTC, 25.0 %
              packets/s     550               ▄▃▄▄▄█  bits/s      5.33M               ▄▃▄▄▄█
              new flows/s     2               ██████  frames/s      551               ▃▃▃▄▃█
@@ -467,7 +481,7 @@ fn a_capture_file_says_where_it_is() {
 
 
              filter udp   / changes, Esc clears it                         1-2 of 2 by rate
-        "#]],
+        "]],
     );
     at.position = Some(Position { ended: true, ..position });
     state.handle_picture(Box::new(at));
