@@ -17,7 +17,7 @@ use serde_json::Value;
 use tests::{Process, capture_files, capture_folder, program, read, skip};
 
 const ANY_PORT: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 /// Captures with VLAN tags, IPv6, VXLAN, ICMP and connections of every end. So few that a collector's socket takes
 /// their messages at once: over UDP nobody waits.
@@ -179,7 +179,7 @@ fn nfcapd_stores_the_flows_that_the_replay_has() -> Result<()> {
     ensure!(said.contains("Sequence Errors: 0, Bad Packets: 0"), "{said}");
 
     let mut nfdump = Command::new("nfdump");
-    nfdump.args(["-q", "-o", "json", "-R"]).arg(&store).env("TZ", "UTC");
+    nfdump.args(["-o", "json", "-R"]).arg(&store).env("TZ", "UTC");
     let stored: Vec<Value> = serde_json::from_str(&read(&mut nfdump)?)?;
     ensure!(stored.len() == records.len(), "{} of {} records", stored.len(), records.len());
     // They come in the order in which they were sent.
@@ -300,7 +300,7 @@ fn tshark_dissects_every_message() -> Result<()> {
     {
         let (summary, messages) = exported;
         let records = summary["records_out"].as_u64().context("the summary counts records")?;
-        ensure!(records > 10_000, "there is something to dissect: {records}");
+        ensure!(records > 5_000, "there is something to dissect: {records}");
         let path = place.path().join(format!("{name}.pcap"));
         fs::write(&path, capture(&messages, protocol)?)?;
         let decode_as = format!("{name}.port==4739,cflow");

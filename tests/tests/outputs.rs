@@ -1,4 +1,4 @@
-//! Every file output of one replay, read back by others: Parquet by DuckDB, CSV by its library, Zeek's log by the
+//! Every file output of one replay, read back by others: Parquet by `duckdb`, CSV by its library, Zeek's log by the
 //! names in its header. All of them have to hold the same flows as the JSON of the same replay.
 #![forbid(unsafe_code)]
 
@@ -95,7 +95,7 @@ fn csv_has_what_json_has() -> Result<()> {
     Ok(())
 }
 
-/// Asks DuckDB; gives what it prints as JSON.
+/// Asks `duckdb`; gives what it prints as JSON.
 fn duckdb(interpreter: &Path, query: &str) -> Result<Value> {
     const SCRIPT: &str = "import duckdb, json, sys\n\
         found = duckdb.sql(sys.argv[1])\n\
