@@ -76,7 +76,8 @@ struct Flow {
     packets: [u64; 2],
     bytes: [u64; 2],
     vlan: u64,
-    tcp_flags: u64,
+    /// The initiator's; where it sent nothing, nfdump prints the responder's.
+    tcp_flags: Option<u64>,
     times: [String; 2],
 }
 
@@ -108,7 +109,7 @@ fn ours(record: &Value) -> Result<Flow> {
         packets: [number(record, "initiator_packets"), number(record, "responder_packets")],
         bytes: [number(record, "initiator_bytes"), number(record, "responder_bytes")],
         vlan: number(record, "vlan_outer"),
-        tcp_flags: number(record, "initiator_tcp_flags"),
+        tcp_flags: record["initiator_tcp_flags"].as_u64(),
         times: [time("start_time"), time("end_time")],
     })
 }
@@ -134,7 +135,9 @@ fn theirs(record: &Value, ours: &Flow) -> Result<Flow> {
         packets: [number(record, "in_packets"), number(record, "out_packets")],
         bytes: [number(record, "in_bytes"), number(record, "out_bytes")],
         vlan: number(record, "src_vlan"),
-        tcp_flags: flags.fold(0, |bits, flag| bits << 1 | u64::from(flag != b'.')),
+        tcp_flags: ours
+            .tcp_flags
+            .map(|_| flags.fold(0, |bits, flag| bits << 1 | u64::from(flag != b'.'))),
         times: ["first", "last"].map(|key| text(record, key).to_owned()),
     })
 }

@@ -26,7 +26,7 @@ use zeek::Zeek;
 /// Text that is collected before it is written, bytes: so much that a system call costs nothing beside it.
 const BUFFER_BYTES: usize = 256 << 10;
 /// Records between two looks whether a file is full: it gets longer than it may by as many lines at most.
-const RECORDS_PER_LOOK: usize = 64;
+const RECORDS_PER_LOOK: usize = 16;
 
 /// A form of text.
 trait Format: Send {
