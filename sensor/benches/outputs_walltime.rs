@@ -68,9 +68,12 @@ fn records() -> Vec<Record> {
     (0..RECORDS)
         .map(|at| {
             let (is_tcp, is_v6) = (numbers.below(3) > 0, numbers.below(5) == 0);
-            let mut ip = || match is_v6 {
-                true => Ipv6Addr::from(0x2001_0db8 << 96 | u128::from(numbers.next())).into(),
-                false => IpAddr::V4(Ipv4Addr::from(numbers.below(u32::MAX))),
+            let mut ip = || -> IpAddr {
+                if is_v6 {
+                    Ipv6Addr::from(0x2001_0db8 << 96 | u128::from(numbers.next())).into()
+                } else {
+                    Ipv4Addr::from(numbers.below(u32::MAX)).into()
+                }
             };
             let (initiator, responder) = (ip(), ip());
             let mut side = || Direction {

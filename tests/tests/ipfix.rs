@@ -17,7 +17,7 @@ use serde_json::Value;
 use tests::{Process, capture_files, capture_folder, program, read, skip};
 
 const ANY_PORT: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 /// Captures with VLAN tags, IPv6, VXLAN, ICMP and connections of every end. So few that a collector's socket takes
 /// their messages at once: over UDP nobody waits.
@@ -76,7 +76,8 @@ struct Flow {
     packets: [u64; 2],
     bytes: [u64; 2],
     vlan: u64,
-    tcp_flags: u64,
+    /// The initiator's; where it sent nothing, nfdump prints the responder's.
+    tcp_flags: Option<u64>,
     times: [String; 2],
 }
 
@@ -108,7 +109,7 @@ fn ours(record: &Value) -> Result<Flow> {
         packets: [number(record, "initiator_packets"), number(record, "responder_packets")],
         bytes: [number(record, "initiator_bytes"), number(record, "responder_bytes")],
         vlan: number(record, "vlan_outer"),
-        tcp_flags: number(record, "initiator_tcp_flags"),
+        tcp_flags: record["initiator_tcp_flags"].as_u64(),
         times: [time("start_time"), time("end_time")],
     })
 }
@@ -134,7 +135,9 @@ fn theirs(record: &Value, ours: &Flow) -> Result<Flow> {
         packets: [number(record, "in_packets"), number(record, "out_packets")],
         bytes: [number(record, "in_bytes"), number(record, "out_bytes")],
         vlan: number(record, "src_vlan"),
-        tcp_flags: flags.fold(0, |bits, flag| bits << 1 | u64::from(flag != b'.')),
+        tcp_flags: ours
+            .tcp_flags
+            .map(|_| flags.fold(0, |bits, flag| bits << 1 | u64::from(flag != b'.'))),
         times: ["first", "last"].map(|key| text(record, key).to_owned()),
     })
 }
@@ -179,7 +182,7 @@ fn nfcapd_stores_the_flows_that_the_replay_has() -> Result<()> {
     ensure!(said.contains("Sequence Errors: 0, Bad Packets: 0"), "{said}");
 
     let mut nfdump = Command::new("nfdump");
-    nfdump.args(["-q", "-o", "json", "-R"]).arg(&store).env("TZ", "UTC");
+    nfdump.args(["-o", "json", "-R"]).arg(&store).env("TZ", "UTC");
     let stored: Vec<Value> = serde_json::from_str(&read(&mut nfdump)?)?;
     ensure!(stored.len() == records.len(), "{} of {} records", stored.len(), records.len());
     // They come in the order in which they were sent.
@@ -300,7 +303,7 @@ fn tshark_dissects_every_message() -> Result<()> {
     {
         let (summary, messages) = exported;
         let records = summary["records_out"].as_u64().context("the summary counts records")?;
-        ensure!(records > 10_000, "there is something to dissect: {records}");
+        ensure!(records > 5_000, "there is something to dissect: {records}");
         let path = place.path().join(format!("{name}.pcap"));
         fs::write(&path, capture(&messages, protocol)?)?;
         let decode_as = format!("{name}.port==4739,cflow");

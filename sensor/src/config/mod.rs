@@ -211,8 +211,7 @@ sections! {
         rotate_ms: Option<Bounded<1_000, 604_800_000>> = None;
         /// Complete files of a series that are kept: 1 to 1000000; the oldest are deleted. Unset: all.
         files_max: Option<Bounded<1, 1_000_000>> = None;
-        /// Collector that "ipfix" exports to, such as "udp://127.0.0.1:4739" or
-        /// "tcp://collector.example.org:4739".
+        /// Collector that "ipfix" exports to: `udp://HOST:PORT` or `tcp://HOST:PORT`.
         ipfix_collector: Option<Collector> = None;
         /// Observation domain in every message, which tells this sensor from others: 0 to 4294967295.
         ipfix_domain: Bounded<0, 4_294_967_295> = Bounded::fixed::<1>();

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{PipelineError, wall_ms};
-use crate::config::{Config, OutputConfig, OutputKind, Schema};
+use crate::config::{Bounded, Config, OutputConfig, OutputConfigError, OutputKind, Schema};
 use crate::sink::{
     Files, IpfixSettings, IpfixSink, NullSink, ParquetSink, Rotation, Sink, TextSink,
 };
@@ -53,9 +53,9 @@ fn files(
     whole: bool,
 ) -> Result<Files, PipelineError> {
     let rotation = Rotation {
-        file_bytes_max: settings.rotate_bytes.map(|bytes| bytes.get()),
-        file_period_ms: settings.rotate_ms.map(|period| period.get()),
-        files_max: settings.files_max.map(|files| files.get()),
+        file_bytes_max: settings.rotate_bytes.map(Bounded::get),
+        file_period_ms: settings.rotate_ms.map(Bounded::get),
+        files_max: settings.files_max.map(Bounded::get),
     };
     Files::open(path, rotation, whole, wall_ms()).map_err(|source| PipelineError::Create {
         file: path.unwrap_or(Path::new("standard output")).to_owned(),
@@ -65,7 +65,7 @@ fn files(
 
 fn ipfix(settings: &OutputConfig, can_wait: bool) -> Result<IpfixSink, PipelineError> {
     let Some(collector) = settings.ipfix_collector.clone() else {
-        return Err(PipelineError::OutputConfig(crate::config::OutputConfigError::NoCollector));
+        return Err(PipelineError::OutputConfig(OutputConfigError::NoCollector));
     };
     let settings = IpfixSettings {
         collector: collector.clone(),

@@ -127,7 +127,8 @@ impl Files {
     /// When one of it is not possible.
     pub fn next(&mut self, now_ms: u64) -> io::Result<()> {
         self.complete()?;
-        self.begin(now_ms)
+        // Before the first look at the clock there is no time but that of the opening.
+        self.begin(now_ms.max(self.opened_ms))
     }
 
     /// Gives the file in hand its name, and deletes what is too much.

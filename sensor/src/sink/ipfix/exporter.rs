@@ -185,15 +185,12 @@ impl<'a> Exporter<'a> {
 
     /// Waits before the next attempt, longer each time; shorter when it is told to come to an end.
     fn wait(&mut self) {
-        match self.deadline {
-            Some(deadline) => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                std::thread::sleep(PAUSE_MIN.min(left));
-            }
-            None => {
-                let doublings = (self.session.attempts - 1).min(PAUSE_DOUBLINGS_MAX);
-                self.look_for_end(PAUSE_MIN * 2_u32.pow(doublings));
-            }
+        if let Some(deadline) = self.deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            std::thread::sleep(PAUSE_MIN.min(left));
+        } else {
+            let doublings = (self.session.attempts - 1).min(PAUSE_DOUBLINGS_MAX);
+            self.look_for_end(PAUSE_MIN * 2_u32.pow(doublings));
         }
     }
 

@@ -212,10 +212,11 @@ fn describe(shape: Shape, known: &Known, fields: &mut impl Fields) {
     if !shape.has(Shape::REST) {
         ends(shape, known, fields);
     }
-    sent(shape, &known.from_initiator, false, fields);
+    // The way back first: nfdump 1.7 takes reverse flags for forward ones, and believes what comes last.
     if shape.has(Shape::REVERSE) {
         sent(shape, &known.from_responder, true, fields);
     }
+    sent(shape, &known.from_initiator, false, fields);
     let tag = |tag: Option<u16>| u64::from(tag.unwrap_or_default());
     if shape.has(Shape::VLAN) {
         fields.number(VLAN_ID, tag(known.vlan_outer));

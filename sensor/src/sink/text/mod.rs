@@ -26,7 +26,7 @@ use zeek::Zeek;
 /// Text that is collected before it is written, bytes: so much that a system call costs nothing beside it.
 const BUFFER_BYTES: usize = 256 << 10;
 /// Records between two looks whether a file is full: it gets longer than it may by as many lines at most.
-const RECORDS_PER_LOOK: usize = 64;
+const RECORDS_PER_LOOK: usize = 16;
 
 /// A form of text.
 trait Format: Send {
@@ -104,7 +104,7 @@ impl TextSink {
     /// Ends the file in hand, and begins the next one when there is more to come.
     fn turn(&mut self, now_ms: u64, goes_on: bool) -> Result<(), SinkError> {
         self.begin();
-        self.format.end(now_ms, &mut self.buffer);
+        self.format.end(now_ms.max(self.files.opened_ms()), &mut self.buffer);
         self.flush()?;
         let turned = if goes_on { self.files.next(now_ms) } else { self.files.complete() };
         turned.map_err(|source| SinkError::Write { to: self.files.to_string(), source })?;

@@ -72,7 +72,7 @@ fn ecs() {
 fn zeek() {
     check(
         Zeek::new(),
-        &expect![[r#"
+        &expect![[r"
         #separator \x09
         #set_separator	,
         #empty_field	(empty)
@@ -92,7 +92,7 @@ fn zeek() {
         1780000000.007000	CWLlXa8xeCgGlJVFi0	-	-	-	-	unknown_transport	-	0.993000	-	-	-	-	-	-	-	1000	-	0	-	(empty)	-	-	-	-
         -	Cfhi9zaT6fBv7D28K0	192.0.2.1	-	198.51.100.2	-	udp	-	-	-	-	S0	-	-	-	-	5	-	0	-	(empty)	17	-	-	1:kyPi0/wQVtWr/5xt65XE533xAnM=
         #close	2026-05-28-20-26-41
-    "#]],
+    "]],
     );
 }
 
@@ -122,7 +122,7 @@ fn every_json_line_is_json_and_nothing_unknown_is_null() {
         assert_eq!(text.lines().count(), all().len());
         for line in text.lines() {
             let value: serde_json::Value = serde_json::from_str(line).expect("it is JSON");
-            assert_eq!(serde_json::to_string(&value).expect("it is JSON").is_empty(), false);
+            assert!(value.is_object(), "{line}");
         }
     }
     let text = written(Native::new(), &[rest()]);
@@ -218,8 +218,8 @@ fn the_state_of_a_connection_is_what_flags_decide() {
         (Handshake::Rejected, 2, RST, true, "REJ"),
         (Handshake::SynAck, 2, 18, true, "S1"),
         (Handshake::SynAck, 0, 18, false, "OTH"),
-        (Handshake::SynAck, 0, 18 | FIN, false, "SHR"),
-        (Handshake::SynAck, 0, 18 | RST, false, "RSTRH"),
+        (Handshake::SynAck, 0, 0x12 | FIN, false, "SHR"),
+        (Handshake::SynAck, 0, 0x12 | RST, false, "RSTRH"),
         (Handshake::Established, 2, 18, true, "S1"),
         (Handshake::Established, FIN, 18, true, "S2"),
         (Handshake::Established, 2, FIN, true, "S3"),
@@ -281,7 +281,7 @@ fn every_file_of_a_series_has_a_head_and_an_end_and_no_line_is_lost() {
     assert!(files.len() > 5, "{}", files.len());
     let mut lines = 0;
     for (name, text) in &files {
-        assert!(name.ends_with(".log"), "{name} is complete");
+        assert!(!name.contains("partial"), "{name} is complete");
         assert!(text.starts_with("#separator") && text.contains("\n#close\t"), "{name}");
         assert!(text.len() < 40_000, "{name}: {} bytes", text.len());
         lines += text.lines().filter(|line| !line.starts_with('#')).count();
