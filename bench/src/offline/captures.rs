@@ -85,8 +85,7 @@ impl Capture {
             arguments.extend([flag.to_owned(), number.to_string()]);
         }
         arguments.extend(shape.arguments().split(' ').map(str::to_owned));
-        let command =
-            format!("spanwatch-bench {} --out {}", arguments.join(" "), path.display());
+        let command = format!("spanwatch-bench {} --out {}", arguments.join(" "), path.display());
 
         let program = std::env::current_exe().context("this program's own file")?;
         let built = program.metadata().and_then(|metadata| metadata.modified());

@@ -41,9 +41,5 @@ pub(super) fn measured(command: &mut Command) -> Result<Usage> {
     let used = child.wait4().with_context(|| format!("waiting for {program}"))?;
     let elapsed = started.elapsed();
     ensure!(used.status.success(), "{program} ended with {}", used.status);
-    Ok(Usage {
-        elapsed,
-        cpu: used.rusage.utime + used.rusage.stime,
-        rss_bytes: used.rusage.maxrss,
-    })
+    Ok(Usage { elapsed, cpu: used.rusage.utime + used.rusage.stime, rss_bytes: used.rusage.maxrss })
 }

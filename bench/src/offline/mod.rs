@@ -4,7 +4,7 @@
 //! **Method.** `generate` makes the captures, once; they stay in a folder. Each is read before it counts, so that every
 //! program finds it in the page cache. Then, in rounds, each program reads each capture once, as a process of its own
 //! on one CPU; the figures are medians of the rounds. Time is from start to end of the process, CPU time and memory
-//! are what the kernel says of it when it has ended (`wait4`). A program that is much slower than the others runs in
+//! are what the kernel says of it when it has ended (`wait4`); rates are by time, of those that sleep by CPU time. A program that is much slower than the others runs in
 //! the first rounds only; the table says how often each one ran.
 //!
 //! **What each one counted** is read back from where it says it: packets that a program does not account for are told
@@ -18,8 +18,9 @@ mod measure;
 mod programs;
 mod report;
 mod table;
+mod targets;
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ use captures::{Capture, Shape};
 use measure::{Usage, stay_on_one_cpu};
 use programs::{Program, Setup};
 use report::Counted;
-use table::Row;
+use table::{About, Row};
 
 /// A program that takes longer than this on a capture runs there once.
 const SLOW: Duration = Duration::from_secs(25);
@@ -41,7 +42,7 @@ const SLUGGISH_RUNS_MAX: usize = 3;
 /// What `offline` takes.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Print JSON: {"rows": [{"name", "packets_per_s", "flows_per_s", "ratio_to_cat", "rss_bytes", …}]}.
+    /// Print JSON: rows with the figures, and the targets with what was found.
     #[arg(long)]
     json: bool,
     /// Small captures and one round: shows that everything runs, measures nothing.
@@ -89,8 +90,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for shape in Shape::ALL.into_iter().filter(chosen) {
         progress(&format!("making the capture `{}`", shape.name()));
         let capture = Capture::made(shape, options.quick, &options.dir)?;
-        let with_peers = !options.without_peers && shape.has_peers();
-        let contests = Program::all(shape.programs(), with_peers)
+        let contests = Program::of(shape, !options.without_peers)
+            .into_iter()
             .filter(|program| setup.has(*program))
             .map(|program| Contest { program, usages: Vec::new(), counted: None })
             .collect();
@@ -115,17 +116,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
     }
     progress("");
-    let rows = rows(&events, &setup);
+    let rows: Vec<_> = events.iter().flat_map(|event| event.rows(&setup)).collect();
+    let targets = if options.quick { Vec::new() } else { targets::judged(&rows) };
     let text = if options.json {
-        table::json(&rows)?
+        table::json(&rows, &targets)?
     } else {
-        table::text(&rows, &events_told(&events), &setup, cpu, rounds)
+        let captures = events.iter().map(|event| &event.capture).collect();
+        let about = About { cpu, rounds, captures, setup: &setup };
+        table::text(&about, &rows, &targets)
     };
     std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
-    ensure!(
-        rows.iter().all(|row| !row.program.is_ours() || row.is_complete()),
-        "the sensor did not count every packet"
-    );
+    let short = rows.iter().find(|row| row.program.is_ours() && row.lost() != Some(0));
+    ensure!(short.is_none(), "{} did not count every packet", short.map_or("", |row| &row.name));
     Ok(())
 }
 
@@ -139,12 +141,52 @@ impl Contest {
     }
 }
 
-fn rows(events: &[Event], setup: &Setup) -> Vec<Row> {
-    todo!()
+impl Event {
+    fn rows(&self, setup: &Setup) -> Vec<Row> {
+        let row = |contest: &Contest| Row {
+            name: format!("{} {}", self.capture.shape.name(), contest.program.name()),
+            shape: self.capture.shape,
+            program: contest.program,
+            command: setup.typed(contest.program, &self.capture),
+            packets: u64::from(self.capture.packets),
+            flows: u64::from(self.capture.flows),
+            runs: contest.usages.len(),
+            elapsed_s: median(&contest.usages, |usage| usage.elapsed.as_secs_f64()),
+            cpu_s: median(&contest.usages, |usage| usage.cpu.as_secs_f64()),
+            rss_bytes: median(&contest.usages, |usage| bytes(usage.rss_bytes)),
+            counted: contest.counted,
+            ratio_to_cat: None,
+        };
+        let mut rows: Vec<_> = self.contests.iter().map(row).collect();
+        let cat = rows.iter().find(|row| row.program == Program::Cat).map(|row| row.elapsed_s);
+        for row in &mut rows {
+            row.ratio_to_cat = cat.map(|cat_s| row.elapsed_s / cat_s);
+        }
+        rows
+    }
 }
 
-/// Tells on one line of the terminal what is being done.
+/// Tells on one line of the terminal, if there is one, what is being done.
 fn progress(text: &str) {
-    // Whoever cannot see it loses nothing.
-    let _unseen = write!(std::io::stderr(), "\r\x1b[K{text}");
+    let mut terminal = std::io::stderr();
+    if terminal.is_terminal() {
+        // Whoever cannot see it loses nothing.
+        let _unseen = write!(terminal, "\r\x1b[K{text}");
+    }
 }
+
+fn median(usages: &[Usage], of: impl Fn(&Usage) -> f64) -> f64 {
+    let mut values: Vec<_> = usages.iter().map(of).collect();
+    values.sort_by(f64::total_cmp);
+    let upper = values.get(values.len() / 2).copied().unwrap_or(f64::NAN);
+    let lower = values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN);
+    f64::midpoint(lower, upper)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "no machine has 2^53 bytes")]
+fn bytes(count: u64) -> f64 {
+    count as f64
+}
+
+#[cfg(test)]
+mod tests;

@@ -79,9 +79,10 @@ impl Program {
         Self::PEERS.contains(&self)
     }
 
-    /// Whether its rate is by CPU time: pmacctd sleeps for seconds before it reads and before it ends.
+    /// Whether its rates are by CPU time because it sleeps: pmacctd for seconds before it reads and before it ends,
+    /// argus for a second at its end.
     pub(super) fn sleeps(self) -> bool {
-        self == Self::Pmacctd
+        matches!(self, Self::Argus | Self::Pmacctd)
     }
 
     /// Those that read a capture of this shape.
@@ -221,8 +222,13 @@ impl Setup {
                 }
             }
             Program::Softflowd => {
-                // In the foreground, with room for every flow, and nothing outside the scratch folder.
-                command.args(["-d", "-m", &(u64::from(capture.flows) * 2 + 1_000).to_string()]);
+                // In the foreground, IPv6 too, with room for every flow, and nothing outside the scratch folder.
+                command.args([
+                    "-d",
+                    "-6",
+                    "-m",
+                    &(u64::from(capture.flows) * 2 + 1_000).to_string(),
+                ]);
                 command.arg("-p").arg(self.path("softflowd.pid"));
                 command.arg("-c").arg(self.path("softflowd.ctl")).arg("-r").arg(capture_path)
             }
