@@ -8,7 +8,7 @@
 //! the first rounds only; the table says how often each one ran.
 //!
 //! **What each one counted** is read back from where it says it: packets that a program does not account for are told
-//! beside its rate, and its rate then is no rate at which it can be used.
+//! beside its rate, which is of those that it does account for. It is not compared with then.
 //!
 //! **Memory of an open flow** is the difference between two captures of equally many packets: one flow, and each
 //! packet a flow of its own, all open until the end; divided by the number of flows.

@@ -36,8 +36,10 @@ impl Row {
         if self.program.sleeps() { self.cpu_s } else { self.elapsed_s }
     }
 
+    /// Of the packets that it accounts for.
     pub(super) fn packets_per_s(&self) -> f64 {
-        as_float(self.packets) / self.busy_s()
+        let lost = u64::try_from(self.lost().unwrap_or(0)).unwrap_or(0);
+        as_float(self.packets - lost.min(self.packets)) / self.busy_s()
     }
 
     pub(super) fn flows_per_s(&self) -> f64 {

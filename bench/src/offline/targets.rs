@@ -56,7 +56,10 @@ pub(super) fn judged(rows: &[Row]) -> Vec<Judged> {
             targets.push(Judged::at_least(name, wanted, row.packets_per_s() / 1e6));
         }
     }
+    // A probe that loses packets does less than what is measured.
+    let is_whole = |row: &&Row| row.lost() == Some(0);
     let peers = rows.iter().filter(|row| row.shape == Shape::Mix && row.program.is_peer());
+    let peers = peers.filter(is_whole);
     let fastest = peers.max_by(|a, b| a.packets_per_s().total_cmp(&b.packets_per_s()));
     if let (Some(own), Some(peer)) = (row(Shape::Mix, Program::Null), fastest) {
         let name = format!("{}, times the fastest peer ({})", own.name, peer.program.name());

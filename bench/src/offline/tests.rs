@@ -70,6 +70,10 @@ fn targets_are_judged_where_there_are_rows() {
         row(Shape::Mix, Program::Null, 0.4),
         row(Shape::Mix, Program::Softflowd, 4.0),
         row(Shape::Mix, Program::Argus, 40.0),
+        Row {
+            counted: Some(Counted { packets: 4_000_000, flows: None }),
+            ..row(Shape::Mix, Program::Pmacctd, 1.0)
+        },
         row(Shape::Few, Program::Null, 0.3),
         row(Shape::Open, Program::Null, 0.3),
         row(Shape::Open, Program::Json, 0.5),

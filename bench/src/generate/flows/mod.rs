@@ -103,7 +103,7 @@ impl FlowOptions {
             frame_bytes: self.frame_bytes,
             rate_per_s: self.packets_per_s,
             made: 0,
-            before: vec![0; flows as usize],
+            before: if flows < packets { vec![0; flows as usize] } else { vec![] },
             sequences,
         }))
     }
@@ -120,7 +120,7 @@ pub(super) struct Packets {
     frame_bytes: FrameBytes,
     rate_per_s: u64,
     made: u64,
-    /// For each flow how many of its packets were made.
+    /// For each flow how many of its packets were made; empty where each has but one.
     before: Vec<u32>,
     /// For each flow the next sequence numbers of initiator and responder; empty where there are no conversations.
     sequences: Vec<[u32; 2]>,
@@ -141,8 +141,10 @@ impl Packets {
         let identity = self.identities.identity(flow);
         let lots = mixed(self.key ^ u64::from(position));
         let (length_lot, direction_lot) = ((lots >> 32) as u32, lots % 8);
-        let number = self.before[flow as usize];
-        self.before[flow as usize] += 1;
+        let number = self.before.get_mut(flow as usize).map_or(0, |before| {
+            *before += 1;
+            *before - 1
+        });
         let mut packet = Packet {
             ends: identity.ends,
             // Servers send more than clients. A flow begins with its initiator, and an echo follows its request.

@@ -19,7 +19,15 @@ pub(super) enum Spread {
 
 /// How many packets each flow has. The packets stand in a row, flow after flow.
 #[derive(Clone, Debug)]
-pub(super) struct Sizes {
+pub(super) enum Sizes {
+    /// Equal ones, but for one packet more here and there.
+    Even { packets: u64, flows: u64 },
+    /// Any.
+    Table(Table),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Table {
     /// For each flow, where its packets end.
     ends: Vec<u32>,
     /// For each 2^shift-th packet, its flow.
@@ -30,10 +38,43 @@ pub(super) struct Sizes {
 impl Sizes {
     /// There are at least as many packets as flows, and one flow.
     pub(super) fn new(spread: Spread, packets: u32, flows: u32) -> Self {
-        let ends = match spread {
-            Spread::Zipf => zipf(packets, flows),
-            Spread::Even | Spread::One => even(packets, flows),
-        };
+        match spread {
+            Spread::Zipf => Self::Table(Table::new(zipf(packets, flows), packets)),
+            Spread::Even | Spread::One => {
+                Self::Even { packets: packets.into(), flows: flows.into() }
+            }
+        }
+    }
+
+    /// The flow of the packet at this position.
+    pub(super) fn flow(&self, position: u32) -> u32 {
+        match self {
+            // The first one whose end is behind the position.
+            Self::Even { packets, flows } => {
+                narrow(((u64::from(position) + 1) * flows).div_ceil(*packets) - 1)
+            }
+            Self::Table(table) => table.flow(position),
+        }
+    }
+
+    /// How many packets a flow has.
+    pub(super) fn packets(&self, flow: u32) -> u32 {
+        match self {
+            Self::Even { packets, flows } => {
+                let flow = u64::from(flow);
+                narrow((flow + 1) * packets / flows - flow * packets / flows)
+            }
+            Self::Table(Table { ends, .. }) => {
+                let flow = flow as usize;
+                let start = flow.checked_sub(1).map_or(0, |before| ends[before]);
+                ends[flow] - start
+            }
+        }
+    }
+}
+
+impl Table {
+    fn new(ends: Vec<u32>, packets: u32) -> Self {
         let shift = (u32::BITS - packets.leading_zeros()).saturating_sub(INDEX_BITS);
         let mut index = Vec::new();
         let mut flow = 0_u32;
@@ -43,33 +84,21 @@ impl Sizes {
             }
             index.push(flow);
         }
-        index.push(flows - 1);
+        index.push(narrow(ends.len() as u64 - 1));
         Self { ends, index, shift }
     }
 
-    /// The flow of the packet at this position.
-    pub(super) fn flow(&self, position: u32) -> u32 {
+    fn flow(&self, position: u32) -> u32 {
         let entry = (position >> self.shift) as usize;
         let (first, last) = (self.index[entry], self.index[entry + 1]);
         let candidates = &self.ends[first as usize..=last as usize];
         let after = candidates.partition_point(|end| *end <= position);
-        first + u32::try_from(after).expect("there are at most 2^32 flows")
-    }
-
-    /// How many packets a flow has.
-    pub(super) fn packets(&self, flow: u32) -> u32 {
-        let flow = flow as usize;
-        let start = flow.checked_sub(1).map_or(0, |before| self.ends[before]);
-        self.ends[flow] - start
+        first + narrow(after as u64)
     }
 }
 
-fn even(packets: u32, flows: u32) -> Vec<u32> {
-    let end = |flow: u32| {
-        let end = (u64::from(flow) + 1) * u64::from(packets) / u64::from(flows);
-        u32::try_from(end).expect("no flow ends behind the last packet")
-    };
-    (0..flows).map(end).collect()
+fn narrow(number: u64) -> u32 {
+    u32::try_from(number).expect("there are fewer than 2^32 packets, and no more flows")
 }
 
 /// Only sums, quotients and rounding, which every machine does alike.
