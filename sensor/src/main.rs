@@ -158,7 +158,7 @@ struct TopArgs {
     #[arg(long, value_name = "LIST", default_value = "flows")]
     tab: Tab,
     /// Which flows to look at: addresses, prefixes, ports, protocols, any text; `!` means not.
-    #[arg(long, value_name = "WORDS", default_value = "")]
+    #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true)]
     filter: String,
     /// What happens to a frame after it was counted.
     #[arg(long, conflicts_with = "files")]
