@@ -2,7 +2,7 @@
 //! twice, that the table keeps its bound, and that one by one and many at once are the same.
 
 use flow::{Address, FlowKey, Kind, Observation, Outer, Record, TcpSeen, Vlans, protocol};
-use sensor::{Aggregator, AggregatorSettings, ApartBy};
+use sensor::{Aggregator, AggregatorSettings, ApartBy, FlowTable as _};
 
 /// Steps that are taken: an input of any length ends.
 const STEPS_MAX: usize = 4_096;

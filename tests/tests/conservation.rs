@@ -9,7 +9,9 @@ use std::net::IpAddr;
 
 use flow::{FlowKey, Kind, LinkLayer, Observation, Parsed, Record, parse};
 use proptest::prelude::*;
-use sensor::{Aggregator, AggregatorSettings, CapturedFrame, FrameObserver, LinkType, Replay};
+use sensor::{
+    Aggregator, AggregatorSettings, CapturedFrame, FlowTable as _, FrameObserver, LinkType, Replay,
+};
 use tests::frames::layers::{IPV4, IPV6, Ipv4, ethernet, ipv6, tcp, udp};
 use tests::frames::samples;
 
@@ -125,6 +127,8 @@ impl Held {
     fn observation(&self, now_ms: u64) -> Option<Observation> {
         let frame = CapturedFrame {
             time_ms: Some(now_ms),
+            // A slot does not hold it.
+            time_us: None,
             wire_bytes: self.frame.len() as u64,
             link: LinkType::Ethernet,
             bytes: &self.frame,
@@ -154,6 +158,7 @@ proptest! {
             }
             let frame = CapturedFrame {
                 time_ms: step_ms.map(|_| time_ms),
+                time_us: step_ms.map(|_| time_ms * 1_000),
                 wire_bytes,
                 link: LinkType::Ethernet,
                 bytes: captured,
