@@ -20,7 +20,8 @@ mod top;
 mod traits;
 
 pub use aggregate::{
-    Aggregator, AggregatorSettings, AggregatorTotals, ApartBy, FlowTable, Identities, Identity,
+    Aggregator, AggregatorSettings, AggregatorTotals, ApartBy, DirectionsSeen, FlowTable,
+    Identities, Identity,
 };
 pub use balance::{Balance, BalanceError, Equation, Term};
 pub use capture::{
