@@ -386,12 +386,12 @@ fn the_first_flags_of_one_tick_are_those_of_the_syn() {
 
 #[test]
 fn round_trip_times() {
+    type Case<'a> = (&'a str, Vec<Observation>, Option<u32>);
     let live = |rtt_us, at_ms| Observation {
         opening: OpeningTime::After(rtt_us),
         ..answer(SYN | ACK, at_ms)
     };
     let untimed = |seen: Observation| Observation { opening: OpeningTime::Unknown, ..seen };
-    type Case<'a> = (&'a str, Vec<Observation>, Option<u32>);
     let cases: [Case<'_>; 10] = [
         ("answered", vec![ask(SYN, 0), answer(SYN | ACK, 23)], Some(23_000)),
         ("in the other order", vec![answer(SYN | ACK, 23), ask(SYN, 0)], Some(23_000)),
