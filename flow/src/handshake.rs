@@ -67,6 +67,7 @@ const fn end(address: Address, port: u16, factors: &[u64; 5]) -> u64 {
 /// The place of a connection in the table.
 #[inline(always)]
 #[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "masked to the 16 bits of a place")]
 pub const fn handshake_place(fingerprint: u64) -> u32 {
     (fingerprint & (HANDSHAKES - 1) as u64) as u32
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
-use flow::{Outer, Vlans, protocol, tcp_flag};
+use flow::{OpeningTime, Outer, Vlans, protocol, tcp_flag};
 use sensor::{CaptureError, KernelTestRun, TableSizes};
 use tests::{skip, stay_on_one_cpu};
 
@@ -216,5 +216,58 @@ fn a_frame_that_no_test_run_takes_is_an_error_that_names_its_length() -> Result<
     let Some(mut kernel) = kernel(TableSizes { sets: 1, log_slots: 1 })? else { return Ok(()) };
     let error = kernel.feed(&[0; 13], 1).expect_err("an Ethernet header has 14 bytes");
     assert!(matches!(error, CaptureError::TestRun { bytes: 13, .. }), "{error}");
+    Ok(())
+}
+
+/// SYN and SYN-ACK between two hosts; both use the same port.
+fn opening(host: u32, flags: u8) -> Vec<u8> {
+    const PORT: u16 = 40_000;
+    let (client, server) = (0xc000_0200 + host, 0x0a00_0001);
+    if flags & tcp_flag::ACK == 0 {
+        frame(&[], client, server, PORT, flags, 60)
+    } else {
+        frame(&[], server, client, PORT, flags, 60)
+    }
+}
+
+#[test]
+fn the_time_from_syn_to_syn_ack_is_measured() -> Result<()> {
+    const SYN: u8 = tcp_flag::SYN;
+    const SYN_ACK: u8 = tcp_flag::SYN | tcp_flag::ACK;
+    let Some(mut kernel) = kernel(TableSizes::default())? else { return Ok(()) };
+    let times = |kernel: &mut KernelTestRun, host: u32| -> Result<Vec<OpeningTime>> {
+        let mut times = Vec::new();
+        kernel.drain(&mut |one| {
+            if one.tcp.syn_ack {
+                assert_eq!(one.key.destination.octets_v4(), (0xc000_0200 + host).to_be_bytes());
+                times.push(one.opening);
+            } else {
+                assert_eq!(one.opening, OpeningTime::Unknown);
+            }
+        })?;
+        Ok(times)
+    };
+    // Answered within the same epoch, and at once; the copy of an answer changes nothing.
+    kernel.feed(&opening(1, SYN), 1)?;
+    kernel.feed(&opening(1, SYN_ACK), 2)?;
+    let began = std::time::Instant::now();
+    let [OpeningTime::After(first_us)] = times(&mut kernel, 1)?[..] else {
+        anyhow::bail!("one answer, which was measured")
+    };
+    // Answered in a later epoch: the time between them is at least that of the drain in between.
+    kernel.feed(&opening(2, SYN), 1)?;
+    let asked = std::time::Instant::now();
+    ensure!(times(&mut kernel, 2)?.is_empty());
+    let waited_us = asked.elapsed().as_micros();
+    kernel.feed(&opening(2, SYN_ACK), 1)?;
+    let most_us = asked.elapsed().as_micros() + began.elapsed().as_micros();
+    let [OpeningTime::After(second_us)] = times(&mut kernel, 2)?[..] else {
+        anyhow::bail!("one answer, which was measured")
+    };
+    ensure!(u128::from(second_us) >= waited_us, "{second_us} us, the drain took {waited_us} us");
+    ensure!(u128::from(second_us) <= most_us && u128::from(first_us) < 120_000_000);
+    // An answer to nobody.
+    kernel.feed(&opening(3, SYN_ACK), 1)?;
+    ensure!(times(&mut kernel, 3)? == [OpeningTime::Unknown]);
     Ok(())
 }

@@ -29,6 +29,10 @@ struct Sum {
     bytes: u64,
     tcp: TcpSeen,
     ttl: u8,
+    dscp: u8,
+    first_flags: u8,
+    fragmented: bool,
+    interface: u8,
     length_min: u16,
     length_max: u16,
 }
@@ -43,6 +47,7 @@ fn add(table: &mut Table, key: FlowKey, outer: Outer, sum: Sum) {
             one.packets += sum.packets;
             one.bytes += sum.bytes;
             one.tcp = one.tcp.merged(sum.tcp);
+            one.fragmented |= sum.fragmented;
             one.length_min = one.length_min.min(sum.length_min);
             one.length_max = one.length_max.max(sum.length_max);
         })
@@ -55,6 +60,10 @@ fn of_observation(observation: &Observation) -> Sum {
         bytes: observation.bytes,
         tcp: observation.tcp,
         ttl: observation.ttl,
+        dscp: observation.dscp,
+        first_flags: observation.first_flags,
+        fragmented: observation.fragmented,
+        interface: observation.interface,
         length_min: observation.length_min,
         length_max: observation.length_max,
     }

@@ -180,6 +180,7 @@ impl Drained {
     fn drain(&mut self, capture: &mut KernelCapture) -> Result<()> {
         let flows = &mut self.flows;
         let totals: DrainTotals = capture.drain(&mut |one| {
+            assert_eq!(one.interface, 1, "the only interface is the first one");
             assert!(one.first_ms <= one.last_ms && one.packets > 0);
             flows.insert(one.key.destination_port());
         })?;

@@ -44,7 +44,7 @@ fn the_table_says_what_was_met_and_what_was_not() {
         figure(&ROWS[4], &[sample(45.0, 1.5, 1_000_000)]),
     ];
     let calls = [
-        ("count_drop", Calls::default()),
+        ("count_drop", Calls { helpers: vec!["bpf_ktime_get_ns".to_owned()], local: 1 }),
         ("count_drop_frags", Calls { helpers: vec!["bpf_xdp_get_buff_len".to_owned()], local: 0 }),
     ];
     let setting = Setting {

@@ -126,15 +126,13 @@ impl Side {
     /// The earlier time, the shorter measurement; a measurement rather than a time.
     fn merged_opening_us(&self, other: &Self) -> u32 {
         let (one, two) = (self.opening_us, other.opening_us);
-        let has = |mark: u8| (self.has(mark), other.has(mark));
-        match (has(MEASURED), has(TIMED)) {
-            ((true, true), _) => one.min(two),
-            ((true, false), _) => one,
-            ((false, true), _) => two,
-            (_, (true, true)) => earlier_us(one, two),
-            (_, (true, false)) => one,
-            (_, (false, true)) => two,
-            (_, (false, false)) => 0,
+        // Neither mark: neither number means anything, and 0 is what stays.
+        match [MEASURED, TIMED].into_iter().find(|mark| self.has(*mark) || other.has(*mark)) {
+            Some(mark) if !other.has(mark) => one,
+            Some(mark) if !self.has(mark) => two,
+            Some(MEASURED) => one.min(two),
+            Some(_) => earlier_us(one, two),
+            None => 0,
         }
     }
 

@@ -9,6 +9,8 @@
 
 mod directions;
 mod entry;
+#[cfg(test)]
+mod mirrors;
 mod places;
 #[cfg(test)]
 mod properties;

@@ -99,8 +99,8 @@ fn run_as(settings: AggregatorSettings, epochs: &[Vec<Observation>], batched: bo
             seen.last_ms += now_ms;
             if let OpeningTime::At(time_us) = seen.opening {
                 #[expect(clippy::cast_possible_truncation, reason = "times wrap")]
-                let now_us = (now_ms * 1_000) as u32;
-                seen.opening = OpeningTime::At(time_us.wrapping_add(now_us));
+                let start_us = (now_ms * 1_000) as u32;
+                seen.opening = OpeningTime::At(time_us.wrapping_add(start_us));
             }
         }
         if batched {

@@ -10,15 +10,16 @@ use flow::{
 use super::entry::Entry;
 use super::{Aggregator, AggregatorSettings, FlowTable as _};
 
-const FIN: u8 = 0x01;
-const SYN: u8 = 0x02;
+pub(super) const FIN: u8 = 0x01;
+pub(super) const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
-const ACK: u8 = 0x10;
+pub(super) const PSH: u8 = 0x08;
+pub(super) const ACK: u8 = 0x10;
 /// A day in 2026: times are as large as real ones.
-const START_MS: u64 = 1_780_000_000_000;
+pub(super) const START_MS: u64 = 1_780_000_000_000;
 
-const CLIENT: &str = "192.0.2.1";
-const SERVER: &str = "198.51.100.2";
+pub(super) const CLIENT: &str = "192.0.2.1";
+pub(super) const SERVER: &str = "198.51.100.2";
 
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("a literal address")
@@ -34,7 +35,7 @@ fn opening(tcp_flags: u8, time_ms: u64) -> OpeningTime {
 }
 
 /// One packet at `at_ms` after the start.
-fn packet(
+pub(super) fn packet(
     number: u8,
     from: (&str, u16),
     to: (&str, u16),
@@ -345,4 +346,87 @@ fn time_that_goes_back_or_leaps_loses_nothing() {
     let packets: u64 = records.iter().map(|record| record.from_initiator.packets).sum();
     assert_eq!(packets, 4);
     assert!(records.iter().all(|record| record.start_ms <= record.end_ms));
+}
+
+#[test]
+fn first_flags_stay_and_what_is_of_a_part_does_not() {
+    let marked = |at_ms, dscp, fragmented| Observation {
+        dscp,
+        fragmented,
+        interface: 2,
+        ..ask(ACK | PSH, at_ms)
+    };
+    let back = Observation { dscp: 46, interface: 3, ..answer(SYN | ACK, 1) };
+    let mut packets = vec![Observation { dscp: 8, interface: 1, ..ask(SYN, 0) }, back];
+    packets.extend((1..=150).map(|second| marked(second * 1_000, 10, second > 100)));
+    let records = run(&packets);
+    assert_eq!(records.len(), 3);
+    let asked = |record: &Record| record.from_initiator;
+    let told: Vec<_> = records
+        .iter()
+        .map(|record| (asked(record).dscp, asked(record).fragmented, record.interface))
+        .collect();
+    assert_eq!(told, [(8, false, 1), (10, true, 2), (10, true, 2)]);
+    for (part, record) in records.iter().enumerate() {
+        assert_eq!(asked(record).first_flags, SYN, "part {part}");
+        assert_eq!(record.from_responder.first_flags, SYN | ACK, "part {part}");
+        assert_eq!(record.handshake_rtt_us, Some(1_000), "part {part}");
+        assert_eq!(record.from_responder.dscp, if part == 0 { 46 } else { 0 });
+    }
+}
+
+#[test]
+fn the_first_flags_of_one_tick_are_those_of_the_syn() {
+    let record = one(&[ask(ACK, 0), ask(SYN, 0), answer(SYN | ACK, 0), answer(ACK, 0)]);
+    assert_eq!(record.from_initiator.first_flags, SYN);
+    assert_eq!(record.from_responder.first_flags, SYN | ACK);
+    let late = one(&[ask(ACK | PSH, 0), ask(SYN, 3)]);
+    assert_eq!(late.from_initiator.first_flags, ACK | PSH);
+}
+
+#[test]
+fn round_trip_times() {
+    type Case<'a> = (&'a str, Vec<Observation>, Option<u32>);
+    let live = |rtt_us, at_ms| Observation {
+        opening: OpeningTime::After(rtt_us),
+        ..answer(SYN | ACK, at_ms)
+    };
+    let untimed = |seen: Observation| Observation { opening: OpeningTime::Unknown, ..seen };
+    let cases: [Case<'_>; 10] = [
+        ("answered", vec![ask(SYN, 0), answer(SYN | ACK, 23)], Some(23_000)),
+        ("in the other order", vec![answer(SYN | ACK, 23), ask(SYN, 0)], Some(23_000)),
+        ("the answer came first", vec![answer(SYN | ACK, 0), ask(SYN, 23)], None),
+        ("not answered", vec![ask(SYN, 0)], None),
+        ("refused", vec![ask(SYN, 0), answer(RST | ACK, 5)], None),
+        (
+            "the mirror copies each",
+            vec![ask(SYN, 0), ask(SYN, 1), answer(SYN | ACK, 9), answer(SYN | ACK, 10)],
+            Some(9_000),
+        ),
+        ("sent again", vec![ask(SYN, 0), ask(SYN, 1_000), answer(SYN | ACK, 1_009)], None),
+        (
+            "sent again although it was answered",
+            vec![ask(SYN, 0), answer(SYN | ACK, 9), ask(SYN, 1_000)],
+            Some(9_000),
+        ),
+        (
+            "measured in the kernel, twice",
+            vec![untimed(ask(SYN, 0)), live(450, 4), live(440, 4)],
+            Some(440),
+        ),
+        ("of unknown times", vec![untimed(ask(SYN, 0)), untimed(answer(SYN | ACK, 9))], None),
+    ];
+    for (name, packets, expected) in cases {
+        assert_eq!(one(&packets).handshake_rtt_us, expected, "{name}");
+    }
+    // The port is used again: the next connection has a time of its own.
+    let again = [
+        ask(SYN, 0),
+        answer(SYN | ACK, 7),
+        ask(RST, 20),
+        ask(SYN, 1_000),
+        answer(SYN | ACK, 1_011),
+    ];
+    let times: Vec<_> = run(&again).iter().map(|record| record.handshake_rtt_us).collect();
+    assert_eq!(times, [Some(7_000), Some(11_000)]);
 }

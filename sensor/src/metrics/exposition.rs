@@ -189,6 +189,11 @@ fn counters(summary: &Summary) -> Vec<Metric> {
             "Flows that ended early because the flow table was full.",
             Some(summary.flows_evicted),
         ),
+        (
+            "openings_one_way",
+            "Records of openings told as one-way because the mirror shows one direction only.",
+            Some(summary.openings_one_way),
+        ),
         ("records_out", "Records handed to the outputs.", Some(summary.records_out)),
         ("records_folded", "Records of folded totals among them.", Some(summary.records_folded)),
         (

@@ -75,6 +75,7 @@ fn the_list_of_metrics() {
         counter spanwatch_drain_waited_ms
         counter spanwatch_flows_opened
         counter spanwatch_flows_evicted
+        counter spanwatch_openings_one_way
         counter spanwatch_records_out
         counter spanwatch_records_folded
         counter spanwatch_records_missed

@@ -141,6 +141,10 @@ pub struct Summary {
     pub flows_opened: u64,
     /// Flows that ended early because the table was full.
     pub flows_evicted: u64,
+    /// Whether the mirror shows one direction of the traffic only, as far as the flows of late tell.
+    pub mirror_one_way: bool,
+    /// Records of openings that are told as one-way because of that.
+    pub openings_one_way: u64,
     /// See [`Books`].
     pub records_out: u64,
     /// Records of earlier starts that waited in the spool when this one began.
@@ -221,6 +225,8 @@ impl Summary {
         self.flows_open = flows_open as u64;
         self.flows_opened = totals.flows_opened;
         self.flows_evicted = totals.flows_evicted;
+        self.mirror_one_way = totals.one_way;
+        self.openings_one_way = totals.openings_one_way;
         self.balanced = books.balanced()
             && totals.packets_in == books.packets_in_flows
             && folding.packets_in == books.packets_folded
@@ -331,6 +337,15 @@ impl Summary {
                 grouped(self.records_out)
             ),
         );
+        if self.mirror_one_way || self.openings_one_way > 0 {
+            let now = if self.mirror_one_way { "shows" } else { "for a while showed" };
+            let openings = grouped(self.openings_one_way);
+            let told = format!(
+                "the mirror {now} one direction of the traffic only; {openings} openings count as one-way, not as \
+                 unanswered"
+            );
+            line(&mut text, "one-way", &told);
+        }
         self.delivery_text(&mut text);
         line(&mut text, "balance", if self.balanced { "closed" } else { "OPEN" });
         text
