@@ -152,7 +152,7 @@ fn main() {
                 sink.handle_records(black_box(batch), &Books::default(), 0).expect("there is room");
             }
             sink.finish(&Books::default(), 0).expect("there is room");
-            let took = (used() - began).as_secs_f64();
+            let took = used().saturating_sub(began).as_secs_f64();
             match seconds.get_mut(at) {
                 Some((_, rounds)) => rounds.push(took),
                 None => seconds.push((name, vec![took])),
