@@ -1,6 +1,6 @@
 //! How many records a second each output writes, on one core: `cargo bench -p sensor --bench outputs_cputime -- DIR`.
-//! Files go to DIR, or to a temporary folder; the page cache takes them. Time is that of the processor, in the kernel too,
-//! so that a busy machine does not count. The baseline is `serde_json` with the record as
+//! Files go to DIR, or to a temporary folder; the page cache takes them. Time is that of the processor, in the
+//! kernel too, so that a busy machine does not count. The baseline is `serde_json` with the record as
 //! it is, into a buffered file: without Community ID, and times as numbers.
 #![expect(clippy::print_stdout, reason = "the figures are what it is for")]
 
