@@ -179,13 +179,14 @@ fn outputs_that_do_not_go_together_are_named() {
         }),
         with(&[Csv], |settings| settings.rotate_ms = Some(super::Bounded::fixed::<1_000>())),
     ];
-    expect![[r"
-        output `parquet` has no file: use --out FILE, or set output.parquet_file
-        output `ipfix` has no collector: use --collector udp://HOST:PORT or tcp://HOST:PORT, or set output.ipfix_collector
-        outputs `json` and `csv` would both write to standard output: give one of them a file
-        outputs `json` and `parquet` would both write same
-        output `csv` goes to standard output, which cannot be rotated: give it a file, or leave output.rotate_bytes and output.rotate_ms out"]]
-    .assert_eq(&told.join("\n"));
+    let expected = [
+        "output `parquet` has no file: use --out FILE, or set output.parquet_file",
+        "output `ipfix` has no collector: use --collector udp://HOST:PORT or tcp://HOST:PORT, or set output.ipfix_collector",
+        "outputs `json` and `csv` would both write to standard output: give one of them a file",
+        "outputs `json` and `parquet` would both write same",
+        "output `csv` goes to standard output, which cannot be rotated: give it a file, or leave output.rotate_bytes and output.rotate_ms out",
+    ];
+    assert_eq!(told, expected);
     assert_eq!(with(&[Json, Null, Csv], |settings| settings.csv_file = Some("a".into())), "");
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use expect_test::{Expect, expect};
+use expect_test::{ExpectFile, expect_file};
 use flow::{Books, EndReason, Handshake, Record, tcp_flag};
 use tempfile::TempDir;
 
@@ -25,95 +25,29 @@ fn written(mut format: impl Format, records: &[Record]) -> String {
     String::from_utf8(out).expect("it is UTF-8")
 }
 
-fn check(format: impl Format, expected: &Expect) {
+fn check(format: impl Format, expected: &ExpectFile) {
     expected.assert_eq(&written(format, &all()));
 }
 
 #[test]
 fn native() {
-    check(
-        Native::new(),
-        &expect![[r#"
-            {"start_time":"2026-05-28T20:26:40.007Z","end_time":"2026-05-28T20:26:41.000Z","community_id":"1:NbXPA3TEXRmHZI919Uo5iaoB4Q0=","protocol":6,"initiator":"192.0.2.1","initiator_port":40000,"responder":"198.51.100.2","responder_port":443,"vlan_outer":10,"vlan_inner":20,"initiator_packets":5,"initiator_bytes":500,"initiator_tcp_flags":27,"initiator_ttl":64,"initiator_dscp":10,"initiator_first_flags":2,"initiator_length_min":60,"initiator_length_max":1514,"responder_packets":4,"responder_bytes":400,"responder_tcp_flags":27,"responder_ttl":64,"responder_dscp":10,"responder_first_flags":2,"responder_length_min":60,"responder_length_max":1514,"handshake":"established","handshake_rtt_us":23456,"interface":1,"role":"handshake","end_reason":"end_of_flow"}
-            {"start_time":"2026-05-28T20:26:40.007Z","end_time":"2026-05-28T20:26:41.000Z","community_id":"1:kyPi0/wQVtWr/5xt65XE533xAnM=","protocol":17,"initiator":"192.0.2.1","responder":"198.51.100.2","initiator_packets":5,"initiator_bytes":500,"initiator_ttl":64,"initiator_dscp":10,"initiator_fragmented":true,"initiator_length_min":60,"initiator_length_max":1514,"responder_packets":0,"responder_bytes":0,"role":"first_packet","end_reason":"idle_timeout"}
-            {"start_time":"2026-05-28T20:26:40.007Z","end_time":"2026-05-28T20:26:41.000Z","community_id":"1:Pnt6kNUETDhflqGZY9RhdG5rZNI=","protocol":17,"initiator":"2001:db8::1","initiator_port":5353,"responder":"2001:db8:0:1::2","responder_port":53,"mpls_label":1234,"tunnels":["gre","vxlan:5001"],"initiator_packets":1,"initiator_bytes":100,"initiator_ttl":64,"initiator_dscp":10,"initiator_length_min":60,"initiator_length_max":1514,"responder_packets":1,"responder_bytes":100,"responder_ttl":64,"responder_dscp":10,"responder_length_min":60,"responder_length_max":1514,"interface":2,"role":"first_packet","end_reason":"active_timeout"}
-            {"start_time":"2026-05-28T20:26:40.007Z","end_time":"2026-05-28T20:26:41.000Z","community_id":"1:zFLKq9oekfjLhmre/zOf0XYYjVE=","protocol":1,"initiator":"192.0.2.1","initiator_port":8,"responder":"198.51.100.2","responder_port":0,"vlan_outer":10,"initiator_packets":5,"initiator_bytes":500,"initiator_ttl":64,"initiator_dscp":10,"initiator_length_min":60,"initiator_length_max":1514,"responder_packets":0,"responder_bytes":0,"role":"first_packet","end_reason":"idle_timeout"}
-            {"start_time":"2026-05-28T20:26:40.007Z","end_time":"2026-05-28T20:26:41.000Z","community_id":"1:uJ9SQ5bzjAGtbtJ9qNjZsUpfAv4=","protocol":58,"initiator":"2001:db8::1","initiator_port":1,"responder":"2001:db8:0:1::2","responder_port":4,"initiator_packets":5,"initiator_bytes":500,"initiator_ttl":64,"initiator_dscp":10,"initiator_fragmented":true,"initiator_length_min":60,"initiator_length_max":1514,"responder_packets":0,"responder_bytes":0,"role":"first_packet","end_reason":"idle_timeout"}
-            {"start_time":"2026-05-28T20:26:40.007Z","end_time":"2026-05-28T20:26:41.000Z","community_id":"1:NbXPA3TEXRmHZI919Uo5iaoB4Q0=","protocol":6,"initiator":"192.0.2.1","initiator_port":40000,"responder":"198.51.100.2","responder_port":443,"initiator_packets":0,"initiator_bytes":0,"responder_packets":3,"responder_bytes":300,"responder_tcp_flags":18,"responder_ttl":64,"responder_dscp":10,"responder_first_flags":2,"responder_length_min":60,"responder_length_max":1514,"handshake":"syn_ack","interface":1,"role":"handshake","end_reason":"forced_end"}
-            {"start_time":"2026-05-28T20:26:40.007Z","end_time":"2026-05-28T20:26:41.000Z","community_id":"1:E9qZTaeyZk5eBPJ6gV+gZ4DbpKA=","protocol":50,"initiator":"192.0.2.1","responder":"198.51.100.2","initiator_packets":5,"initiator_bytes":500,"initiator_ttl":64,"initiator_dscp":10,"initiator_fragmented":true,"initiator_length_min":60,"initiator_length_max":1514,"responder_packets":0,"responder_bytes":0,"role":"guess","end_reason":"idle_timeout"}
-            {"start_time":"2026-05-28T20:26:40.007Z","end_time":"2026-05-28T20:26:41.000Z","protocol":6,"initiator":"203.0.0.0","responder":"198.51.100.2","responder_port":443,"initiator_packets":1000,"initiator_bytes":60000,"initiator_tcp_flags":2,"responder_packets":0,"responder_bytes":0,"role":"guess","end_reason":"lack_of_resources","folded":true}
-            {"start_time":"2026-05-28T20:26:40.007Z","end_time":"2026-05-28T20:26:41.000Z","initiator":"::","responder":"::","initiator_packets":1000,"initiator_bytes":60000,"responder_packets":0,"responder_bytes":0,"role":"guess","end_reason":"lack_of_resources","folded":true}
-            {"start_time":null,"end_time":null,"community_id":"1:kyPi0/wQVtWr/5xt65XE533xAnM=","protocol":17,"initiator":"192.0.2.1","responder":"198.51.100.2","initiator_packets":5,"initiator_bytes":500,"initiator_ttl":64,"initiator_dscp":10,"initiator_fragmented":true,"initiator_length_min":60,"initiator_length_max":1514,"responder_packets":0,"responder_bytes":0,"role":"first_packet","end_reason":"idle_timeout"}
-        "#]],
-    );
+    check(Native::new(), &expect_file!["golden/native.json"]);
 }
 
 #[test]
 fn ecs() {
     let interfaces = ["span0".to_owned(), "of \"quotes\"".to_owned()];
-    check(
-        Ecs::new(&interfaces),
-        &expect![[r#"
-            {"@timestamp":"2026-05-28T20:26:41.000Z","ecs":{"version":"8.17.0"},"event":{"kind":"event","category":["network"],"type":["connection","end"],"module":"spanwatch","dataset":"spanwatch.flow","reason":"end_of_flow","start":"2026-05-28T20:26:40.007Z","end":"2026-05-28T20:26:41.000Z","duration":993000000},"source":{"ip":"192.0.2.1","port":40000,"packets":5,"bytes":500},"destination":{"ip":"198.51.100.2","port":443,"packets":4,"bytes":400},"client":{"ip":"192.0.2.1","port":40000,"packets":5,"bytes":500},"server":{"ip":"198.51.100.2","port":443,"packets":4,"bytes":400},"related":{"ip":["192.0.2.1","198.51.100.2"]},"network":{"type":"ipv4","transport":"tcp","iana_number":"6","community_id":"1:NbXPA3TEXRmHZI919Uo5iaoB4Q0=","packets":9,"bytes":900,"vlan":{"id":"10"},"inner":{"vlan":{"id":"20"}}},"observer":{"vendor":"Spanwatch","product":"spanwatch-sensor","type":"sensor","version":"0.1.0","ingress":{"interface":{"id":"1","name":"span0"}}},"spanwatch":{"role":"handshake","handshake":"established","handshake_rtt_us":23456,"initiator":{"tcp_flags":27,"first_flags":2,"ttl":64,"dscp":10,"length_min":60,"length_max":1514},"responder":{"tcp_flags":27,"first_flags":2,"ttl":64,"dscp":10,"length_min":60,"length_max":1514}}}
-            {"@timestamp":"2026-05-28T20:26:41.000Z","ecs":{"version":"8.17.0"},"event":{"kind":"event","category":["network"],"type":["connection","end"],"module":"spanwatch","dataset":"spanwatch.flow","reason":"idle_timeout","start":"2026-05-28T20:26:40.007Z","end":"2026-05-28T20:26:41.000Z","duration":993000000},"source":{"ip":"192.0.2.1","packets":5,"bytes":500},"destination":{"ip":"198.51.100.2","packets":0,"bytes":0},"client":{"ip":"192.0.2.1","packets":5,"bytes":500},"server":{"ip":"198.51.100.2","packets":0,"bytes":0},"related":{"ip":["192.0.2.1","198.51.100.2"]},"network":{"type":"ipv4","transport":"udp","iana_number":"17","community_id":"1:kyPi0/wQVtWr/5xt65XE533xAnM=","packets":5,"bytes":500},"observer":{"vendor":"Spanwatch","product":"spanwatch-sensor","type":"sensor","version":"0.1.0"},"spanwatch":{"role":"first_packet","initiator":{"ttl":64,"dscp":10,"length_min":60,"length_max":1514,"fragmented":true}}}
-            {"@timestamp":"2026-05-28T20:26:41.000Z","ecs":{"version":"8.17.0"},"event":{"kind":"event","category":["network"],"type":["connection"],"module":"spanwatch","dataset":"spanwatch.flow","reason":"active_timeout","start":"2026-05-28T20:26:40.007Z","end":"2026-05-28T20:26:41.000Z","duration":993000000},"source":{"ip":"2001:db8::1","port":5353,"packets":1,"bytes":100},"destination":{"ip":"2001:db8:0:1::2","port":53,"packets":1,"bytes":100},"client":{"ip":"2001:db8::1","port":5353,"packets":1,"bytes":100},"server":{"ip":"2001:db8:0:1::2","port":53,"packets":1,"bytes":100},"related":{"ip":["2001:db8::1","2001:db8:0:1::2"]},"network":{"type":"ipv6","transport":"udp","iana_number":"17","community_id":"1:Pnt6kNUETDhflqGZY9RhdG5rZNI=","packets":2,"bytes":200},"observer":{"vendor":"Spanwatch","product":"spanwatch-sensor","type":"sensor","version":"0.1.0","ingress":{"interface":{"id":"2","name":"of \"quotes\""}}},"spanwatch":{"role":"first_packet","mpls_label":1234,"tunnels":["gre","vxlan:5001"],"initiator":{"ttl":64,"dscp":10,"length_min":60,"length_max":1514},"responder":{"ttl":64,"dscp":10,"length_min":60,"length_max":1514}}}
-            {"@timestamp":"2026-05-28T20:26:41.000Z","ecs":{"version":"8.17.0"},"event":{"kind":"event","category":["network"],"type":["connection","end"],"module":"spanwatch","dataset":"spanwatch.flow","reason":"idle_timeout","start":"2026-05-28T20:26:40.007Z","end":"2026-05-28T20:26:41.000Z","duration":993000000},"source":{"ip":"192.0.2.1","packets":5,"bytes":500},"destination":{"ip":"198.51.100.2","packets":0,"bytes":0},"client":{"ip":"192.0.2.1","packets":5,"bytes":500},"server":{"ip":"198.51.100.2","packets":0,"bytes":0},"related":{"ip":["192.0.2.1","198.51.100.2"]},"network":{"type":"ipv4","transport":"icmp","iana_number":"1","community_id":"1:zFLKq9oekfjLhmre/zOf0XYYjVE=","packets":5,"bytes":500,"vlan":{"id":"10"}},"observer":{"vendor":"Spanwatch","product":"spanwatch-sensor","type":"sensor","version":"0.1.0"},"spanwatch":{"role":"first_packet","icmp":{"type":8,"answer_type":0},"initiator":{"ttl":64,"dscp":10,"length_min":60,"length_max":1514}}}
-            {"@timestamp":"2026-05-28T20:26:41.000Z","ecs":{"version":"8.17.0"},"event":{"kind":"event","category":["network"],"type":["connection","end"],"module":"spanwatch","dataset":"spanwatch.flow","reason":"idle_timeout","start":"2026-05-28T20:26:40.007Z","end":"2026-05-28T20:26:41.000Z","duration":993000000},"source":{"ip":"2001:db8::1","packets":5,"bytes":500},"destination":{"ip":"2001:db8:0:1::2","packets":0,"bytes":0},"client":{"ip":"2001:db8::1","packets":5,"bytes":500},"server":{"ip":"2001:db8:0:1::2","packets":0,"bytes":0},"related":{"ip":["2001:db8::1","2001:db8:0:1::2"]},"network":{"type":"ipv6","transport":"ipv6-icmp","iana_number":"58","community_id":"1:uJ9SQ5bzjAGtbtJ9qNjZsUpfAv4=","packets":5,"bytes":500},"observer":{"vendor":"Spanwatch","product":"spanwatch-sensor","type":"sensor","version":"0.1.0"},"spanwatch":{"role":"first_packet","icmp":{"type":1,"code":4},"initiator":{"ttl":64,"dscp":10,"length_min":60,"length_max":1514,"fragmented":true}}}
-            {"@timestamp":"2026-05-28T20:26:41.000Z","ecs":{"version":"8.17.0"},"event":{"kind":"event","category":["network"],"type":["connection"],"module":"spanwatch","dataset":"spanwatch.flow","reason":"forced_end","start":"2026-05-28T20:26:40.007Z","end":"2026-05-28T20:26:41.000Z","duration":993000000},"source":{"ip":"192.0.2.1","port":40000,"packets":0,"bytes":0},"destination":{"ip":"198.51.100.2","port":443,"packets":3,"bytes":300},"client":{"ip":"192.0.2.1","port":40000,"packets":0,"bytes":0},"server":{"ip":"198.51.100.2","port":443,"packets":3,"bytes":300},"related":{"ip":["192.0.2.1","198.51.100.2"]},"network":{"type":"ipv4","transport":"tcp","iana_number":"6","community_id":"1:NbXPA3TEXRmHZI919Uo5iaoB4Q0=","packets":3,"bytes":300},"observer":{"vendor":"Spanwatch","product":"spanwatch-sensor","type":"sensor","version":"0.1.0","ingress":{"interface":{"id":"1","name":"span0"}}},"spanwatch":{"role":"handshake","handshake":"syn_ack","responder":{"tcp_flags":18,"first_flags":2,"ttl":64,"dscp":10,"length_min":60,"length_max":1514}}}
-            {"@timestamp":"2026-05-28T20:26:41.000Z","ecs":{"version":"8.17.0"},"event":{"kind":"event","category":["network"],"type":["connection","end"],"module":"spanwatch","dataset":"spanwatch.flow","reason":"idle_timeout","start":"2026-05-28T20:26:40.007Z","end":"2026-05-28T20:26:41.000Z","duration":993000000},"source":{"ip":"192.0.2.1","packets":5,"bytes":500},"destination":{"ip":"198.51.100.2","packets":0,"bytes":0},"related":{"ip":["192.0.2.1","198.51.100.2"]},"network":{"type":"ipv4","transport":"esp","iana_number":"50","community_id":"1:E9qZTaeyZk5eBPJ6gV+gZ4DbpKA=","packets":5,"bytes":500},"observer":{"vendor":"Spanwatch","product":"spanwatch-sensor","type":"sensor","version":"0.1.0"},"spanwatch":{"role":"guess","initiator":{"ttl":64,"dscp":10,"length_min":60,"length_max":1514,"fragmented":true}}}
-            {"@timestamp":"2026-05-28T20:26:41.000Z","ecs":{"version":"8.17.0"},"event":{"kind":"event","category":["network"],"type":["connection"],"module":"spanwatch","dataset":"spanwatch.flow","reason":"lack_of_resources","start":"2026-05-28T20:26:40.007Z","end":"2026-05-28T20:26:41.000Z","duration":993000000},"source":{"address":"203.0.0.0/8","packets":1000,"bytes":60000},"destination":{"ip":"198.51.100.2","port":443,"packets":0,"bytes":0},"network":{"type":"ipv4","transport":"tcp","iana_number":"6","packets":1000,"bytes":60000},"observer":{"vendor":"Spanwatch","product":"spanwatch-sensor","type":"sensor","version":"0.1.0"},"spanwatch":{"role":"guess","initiator":{"tcp_flags":2},"folded":true}}
-            {"@timestamp":"2026-05-28T20:26:41.000Z","ecs":{"version":"8.17.0"},"event":{"kind":"event","category":["network"],"type":["connection"],"module":"spanwatch","dataset":"spanwatch.flow","reason":"lack_of_resources","start":"2026-05-28T20:26:40.007Z","end":"2026-05-28T20:26:41.000Z","duration":993000000},"source":{"packets":1000,"bytes":60000},"destination":{"packets":0,"bytes":0},"network":{"packets":1000,"bytes":60000},"observer":{"vendor":"Spanwatch","product":"spanwatch-sensor","type":"sensor","version":"0.1.0"},"spanwatch":{"role":"guess","folded":true}}
-            {"ecs":{"version":"8.17.0"},"event":{"kind":"event","category":["network"],"type":["connection","end"],"module":"spanwatch","dataset":"spanwatch.flow","reason":"idle_timeout"},"source":{"ip":"192.0.2.1","packets":5,"bytes":500},"destination":{"ip":"198.51.100.2","packets":0,"bytes":0},"client":{"ip":"192.0.2.1","packets":5,"bytes":500},"server":{"ip":"198.51.100.2","packets":0,"bytes":0},"related":{"ip":["192.0.2.1","198.51.100.2"]},"network":{"type":"ipv4","transport":"udp","iana_number":"17","community_id":"1:kyPi0/wQVtWr/5xt65XE533xAnM=","packets":5,"bytes":500},"observer":{"vendor":"Spanwatch","product":"spanwatch-sensor","type":"sensor","version":"0.1.0"},"spanwatch":{"role":"first_packet","initiator":{"ttl":64,"dscp":10,"length_min":60,"length_max":1514,"fragmented":true}}}
-        "#]],
-    );
+    check(Ecs::new(&interfaces), &expect_file!["golden/ecs.json"]);
 }
 
 #[test]
 fn zeek() {
-    check(
-        Zeek::new(),
-        &expect![[r"
-        #separator \x09
-        #set_separator	,
-        #empty_field	(empty)
-        #unset_field	-
-        #path	conn
-        #open	2026-05-28-20-26-40
-        #fields	ts	uid	id.orig_h	id.orig_p	id.resp_h	id.resp_p	proto	service	duration	orig_bytes	resp_bytes	conn_state	local_orig	local_resp	missed_bytes	history	orig_pkts	orig_ip_bytes	resp_pkts	resp_ip_bytes	tunnel_parents	ip_proto	vlan	inner_vlan	community_id
-        #types	time	string	addr	port	addr	port	enum	string	interval	count	count	string	bool	bool	count	string	count	count	count	count	set[string]	count	int	int	string
-        1780000000.007000	CTgrsyAHXNC5WnMZ40	192.0.2.1	40000	198.51.100.2	443	tcp	-	0.993000	-	-	SF	-	-	-	-	5	-	4	-	(empty)	6	10	20	1:NbXPA3TEXRmHZI919Uo5iaoB4Q0=
-        1780000000.007000	Ca3KEdAuEdyGeXJok0	192.0.2.1	-	198.51.100.2	-	udp	-	0.993000	-	-	S0	-	-	-	-	5	-	0	-	(empty)	17	-	-	1:kyPi0/wQVtWr/5xt65XE533xAnM=
-        1780000000.007000	CJz8SMFR7MHIVcJoO1	2001:db8::1	5353	2001:db8:0:1::2	53	udp	-	0.993000	-	-	SF	-	-	-	-	1	-	1	-	-	17	-	-	1:Pnt6kNUETDhflqGZY9RhdG5rZNI=
-        1780000000.007000	C7pq29NoE6LhGyCKf0	192.0.2.1	8	198.51.100.2	0	icmp	-	0.993000	-	-	OTH	-	-	-	-	5	-	0	-	(empty)	1	10	-	1:zFLKq9oekfjLhmre/zOf0XYYjVE=
-        1780000000.007000	COo0guENkhHZY82pK1	2001:db8::1	1	2001:db8:0:1::2	4	icmp	-	0.993000	-	-	OTH	-	-	-	-	5	-	0	-	(empty)	58	-	-	1:uJ9SQ5bzjAGtbtJ9qNjZsUpfAv4=
-        1780000000.007000	CQEAsIC7c4AC454eg0	192.0.2.1	40000	198.51.100.2	443	tcp	-	0.993000	-	-	OTH	-	-	-	-	0	-	3	-	(empty)	6	-	-	1:NbXPA3TEXRmHZI919Uo5iaoB4Q0=
-        1780000000.007000	CtTRtnVf4KSsyciDX1	192.0.2.1	-	198.51.100.2	-	unknown_transport	-	0.993000	-	-	OTH	-	-	-	-	5	-	0	-	(empty)	50	-	-	1:E9qZTaeyZk5eBPJ6gV+gZ4DbpKA=
-        1780000000.007000	CRzSAqZdTX8tSSGEq0	-	-	198.51.100.2	443	tcp	-	0.993000	-	-	-	-	-	-	-	1000	-	0	-	(empty)	6	-	-	-
-        1780000000.007000	CWLlXa8xeCgGlJVFi0	-	-	-	-	unknown_transport	-	0.993000	-	-	-	-	-	-	-	1000	-	0	-	(empty)	-	-	-	-
-        -	Cfhi9zaT6fBv7D28K0	192.0.2.1	-	198.51.100.2	-	udp	-	-	-	-	S0	-	-	-	-	5	-	0	-	(empty)	17	-	-	1:kyPi0/wQVtWr/5xt65XE533xAnM=
-        #close	2026-05-28-20-26-41
-    "]],
-    );
+    check(Zeek::new(), &expect_file!["golden/conn.log"]);
 }
 
 #[test]
 fn csv() {
-    check(
-        Csv::new(),
-        &expect![[r#"
-            start_time,end_time,community_id,ip_version,protocol,initiator,initiator_port,responder,responder_port,vlan_outer,vlan_inner,mpls_label,tunnels,initiator_packets,initiator_bytes,initiator_tcp_flags,initiator_ttl,initiator_dscp,initiator_first_flags,initiator_fragmented,initiator_length_min,initiator_length_max,responder_packets,responder_bytes,responder_tcp_flags,responder_ttl,responder_dscp,responder_first_flags,responder_fragmented,responder_length_min,responder_length_max,handshake,handshake_rtt_us,interface,role,end_reason,folded,initiator_prefix_bits
-            2026-05-28T20:26:40.007Z,2026-05-28T20:26:41.000Z,1:NbXPA3TEXRmHZI919Uo5iaoB4Q0=,4,6,192.0.2.1,40000,198.51.100.2,443,10,20,,,5,500,27,64,10,2,false,60,1514,4,400,27,64,10,2,false,60,1514,established,23456,1,handshake,end_of_flow,false,
-            2026-05-28T20:26:40.007Z,2026-05-28T20:26:41.000Z,1:kyPi0/wQVtWr/5xt65XE533xAnM=,4,17,192.0.2.1,,198.51.100.2,,,,,,5,500,,64,10,,true,60,1514,0,0,,,,,,,,,,,first_packet,idle_timeout,false,
-            2026-05-28T20:26:40.007Z,2026-05-28T20:26:41.000Z,1:Pnt6kNUETDhflqGZY9RhdG5rZNI=,6,17,2001:db8::1,5353,2001:db8:0:1::2,53,,,1234,"gre,vxlan:5001",1,100,,64,10,,false,60,1514,1,100,,64,10,,false,60,1514,,,2,first_packet,active_timeout,false,
-            2026-05-28T20:26:40.007Z,2026-05-28T20:26:41.000Z,1:zFLKq9oekfjLhmre/zOf0XYYjVE=,4,1,192.0.2.1,8,198.51.100.2,0,10,,,,5,500,,64,10,,false,60,1514,0,0,,,,,,,,,,,first_packet,idle_timeout,false,
-            2026-05-28T20:26:40.007Z,2026-05-28T20:26:41.000Z,1:uJ9SQ5bzjAGtbtJ9qNjZsUpfAv4=,6,58,2001:db8::1,1,2001:db8:0:1::2,4,,,,,5,500,,64,10,,true,60,1514,0,0,,,,,,,,,,,first_packet,idle_timeout,false,
-            2026-05-28T20:26:40.007Z,2026-05-28T20:26:41.000Z,1:NbXPA3TEXRmHZI919Uo5iaoB4Q0=,4,6,192.0.2.1,40000,198.51.100.2,443,,,,,0,0,,,,,,,,3,300,18,64,10,2,false,60,1514,syn_ack,,1,handshake,forced_end,false,
-            2026-05-28T20:26:40.007Z,2026-05-28T20:26:41.000Z,1:E9qZTaeyZk5eBPJ6gV+gZ4DbpKA=,4,50,192.0.2.1,,198.51.100.2,,,,,,5,500,,64,10,,true,60,1514,0,0,,,,,,,,,,,guess,idle_timeout,false,
-            2026-05-28T20:26:40.007Z,2026-05-28T20:26:41.000Z,,4,6,203.0.0.0,,198.51.100.2,443,,,,,1000,60000,2,,,,,,,0,0,,,,,,,,,,,guess,lack_of_resources,true,8
-            2026-05-28T20:26:40.007Z,2026-05-28T20:26:41.000Z,,,,::,,::,,,,,,1000,60000,,,,,,,,0,0,,,,,,,,,,,guess,lack_of_resources,true,0
-            ,,1:kyPi0/wQVtWr/5xt65XE533xAnM=,4,17,192.0.2.1,,198.51.100.2,,,,,,5,500,,64,10,,true,60,1514,0,0,,,,,,,,,,,first_packet,idle_timeout,false,
-        "#]],
-    );
+    check(Csv::new(), &expect_file!["golden/flows.csv"]);
 }
 
 #[test]
