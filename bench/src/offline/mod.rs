@@ -4,8 +4,8 @@
 //! **Method.** `generate` makes the captures, once; they stay in a folder. Each is read before it counts, so that every
 //! program finds it in the page cache. Then, in rounds, each program reads each capture once, as a process of its own
 //! on one CPU; the figures are medians of the rounds. Time is from start to end of the process, CPU time and memory
-//! are what the kernel says of it when it has ended (`wait4`); rates are by time, of those that sleep by CPU time. A program that is much slower than the others runs in
-//! the first rounds only; the table says how often each one ran.
+//! are what the kernel says of it when it has ended (`wait4`); rates are by time, of programs that sleep by CPU time.
+//! A program that is much slower than the others runs in the first rounds only; the table says how often each one ran.
 //!
 //! **What each one counted** is read back from where it says it: packets that a program does not account for are told
 //! beside its rate, which is of those that it does account for. It is not compared with then.
@@ -41,6 +41,10 @@ const SLUGGISH_RUNS_MAX: usize = 3;
 
 /// What `offline` takes.
 #[derive(Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "switches of a command line, independent of each other"
+)]
 pub(crate) struct Options {
     /// Print JSON: rows with the figures, and the targets with what was found.
     #[arg(long)]
@@ -60,6 +64,9 @@ pub(crate) struct Options {
     /// Arguments for every replay, as in --replay-argument=--cpus=1.
     #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
     replay_argument: Vec<String>,
+    /// Rates by CPU time: what is left to compare on a machine that does other things meanwhile.
+    #[arg(long)]
+    cpu_time: bool,
     /// Leave the other flow probes out.
     #[arg(long)]
     without_peers: bool,
@@ -116,13 +123,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
     }
     progress("");
-    let rows: Vec<_> = events.iter().flat_map(|event| event.rows(&setup)).collect();
+    let rows: Vec<_> =
+        events.iter().flat_map(|event| event.rows(&setup, options.cpu_time)).collect();
     let targets = if options.quick { Vec::new() } else { targets::judged(&rows) };
     let text = if options.json {
         table::json(&rows, &targets)?
     } else {
         let captures = events.iter().map(|event| &event.capture).collect();
-        let about = About { cpu, rounds, captures, setup: &setup };
+        let by = if options.cpu_time { "CPU time" } else { "time" };
+        let about = About { cpu, rounds, by, captures, setup: &setup };
         table::text(&about, &rows, &targets)
     };
     std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
@@ -142,7 +151,7 @@ impl Contest {
 }
 
 impl Event {
-    fn rows(&self, setup: &Setup) -> Vec<Row> {
+    fn rows(&self, setup: &Setup, by_cpu_time: bool) -> Vec<Row> {
         let row = |contest: &Contest| Row {
             name: format!("{} {}", self.capture.shape.name(), contest.program.name()),
             shape: self.capture.shape,
@@ -155,12 +164,13 @@ impl Event {
             cpu_s: median(&contest.usages, |usage| usage.cpu.as_secs_f64()),
             rss_bytes: median(&contest.usages, |usage| bytes(usage.rss_bytes)),
             counted: contest.counted,
+            by_cpu_time: by_cpu_time || contest.program.sleeps(),
             ratio_to_cat: None,
         };
         let mut rows: Vec<_> = self.contests.iter().map(row).collect();
-        let cat = rows.iter().find(|row| row.program == Program::Cat).map(|row| row.elapsed_s);
+        let cat = rows.iter().find(|row| row.program == Program::Cat).map(Row::busy_s);
         for row in &mut rows {
-            row.ratio_to_cat = cat.map(|cat_s| row.elapsed_s / cat_s);
+            row.ratio_to_cat = cat.map(|cat_s| row.busy_s() / cat_s);
         }
         rows
     }

@@ -125,7 +125,8 @@ impl Setup {
             "{} is not there; build it, or name another with --sensor",
             sensor.display()
         );
-        let scratch = folder.join("scratch");
+        // Of this process alone: another one may measure with the same captures.
+        let scratch = folder.join(format!("scratch-{}", std::process::id()));
         fs::create_dir_all(&scratch).with_context(|| scratch.display().to_string())?;
         let candidates = [Program::Cat, Program::Capinfos].into_iter().chain(Program::PEERS);
         let missing = candidates.filter(|program| !program.files().iter().all(is_installed));
@@ -259,6 +260,13 @@ impl Setup {
 
     fn path(&self, name: &str) -> PathBuf {
         self.scratch.join(name)
+    }
+}
+
+impl Drop for Setup {
+    fn drop(&mut self) {
+        // What is left behind is small, and in nobody's way.
+        let _left = fs::remove_dir_all(&self.scratch);
     }
 }
 

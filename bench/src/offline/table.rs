@@ -25,6 +25,8 @@ pub(super) struct Row {
     pub(super) elapsed_s: f64,
     pub(super) cpu_s: f64,
     pub(super) rss_bytes: f64,
+    /// Whether its rates are by CPU time.
+    pub(super) by_cpu_time: bool,
     pub(super) ratio_to_cat: Option<f64>,
     /// What the program says.
     pub(super) counted: Option<Counted>,
@@ -32,8 +34,8 @@ pub(super) struct Row {
 
 impl Row {
     /// The time that its rates are by.
-    fn busy_s(&self) -> f64 {
-        if self.program.sleeps() { self.cpu_s } else { self.elapsed_s }
+    pub(super) fn busy_s(&self) -> f64 {
+        if self.by_cpu_time { self.cpu_s } else { self.elapsed_s }
     }
 
     /// Of the packets that it accounts for.
@@ -109,6 +111,8 @@ pub(super) fn json(rows: &[Row], targets: &[Judged]) -> Result<String> {
 pub(super) struct About<'a> {
     pub(super) cpu: usize,
     pub(super) rounds: usize,
+    /// What the rates are by.
+    pub(super) by: &'static str,
     pub(super) captures: Vec<&'a Capture>,
     pub(super) setup: &'a Setup,
 }
@@ -119,8 +123,8 @@ pub(super) fn text(about: &About<'_>, rows: &[Row], targets: &[Judged]) -> Strin
     line(
         out,
         format_args!(
-            "Each program alone on CPU {}, from the page cache; medians of {} rounds in turns.\n",
-            about.cpu, about.rounds
+            "Each program alone on CPU {}, from the page cache; medians of {} rounds in turns; rates by {}.\n",
+            about.cpu, about.rounds, about.by
         ),
     );
     for capture in &about.captures {

@@ -25,6 +25,7 @@ fn row(shape: Shape, program: Program, elapsed_s: f64) -> Row {
         elapsed_s,
         cpu_s: elapsed_s / 2.0,
         rss_bytes: 240e6,
+        by_cpu_time: program.sleeps(),
         ratio_to_cat: Some(elapsed_s / 0.1),
         counted: Some(Counted { packets: 5_000_000, flows: Some(1_000_000) }),
     }
