@@ -1,10 +1,11 @@
 //! `spanwatch-bench`: makes captures, puts them on a wire, makes traffic with real sockets, and measures the XDP
-//! program. In: a scenario, or a capture file. Out: frames, and figures. Of what the sensor makes of the frames it
-//! looks at nothing but how many were counted.
+//! program and the replay. In: a scenario, or a capture file. Out: frames, and figures. Of what the sensor makes of the
+//! frames it looks at nothing but how many were counted.
 
 mod count;
 mod generate;
 mod inject;
+mod offline;
 mod traffic;
 mod xdp;
 
@@ -30,6 +31,8 @@ enum Command {
     Inject(inject::Options),
     /// Make traffic with real sockets: a small site to serve it, and visitors, some of them hostile.
     Traffic(traffic::Options),
+    /// Measure `replay` beside other flow probes on the same captures.
+    Offline(offline::Options),
     /// Measure what the XDP program costs a packet, beside other designs; needs root.
     Xdp(xdp::Options),
 }
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Command::Count(options) => count::run(&options),
         Command::Inject(options) => inject::run(&options),
         Command::Traffic(options) => traffic::run(&options),
+        Command::Offline(options) => offline::run(&options),
         Command::Xdp(options) => xdp::run(&options),
     };
     match outcome {

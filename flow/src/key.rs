@@ -91,18 +91,21 @@ impl FlowKey {
     }
 
     /// The sender's port; see the type for ICMP.
+    #[inline]
     #[must_use]
     pub const fn source_port(&self) -> u16 {
         (self.tail & 0xffff) as u16
     }
 
     /// The receiver's port; see the type for ICMP.
+    #[inline]
     #[must_use]
     pub const fn destination_port(&self) -> u16 {
         (self.tail >> 16 & 0xffff) as u16
     }
 
     /// IP protocol number.
+    #[inline]
     #[must_use]
     pub const fn protocol(&self) -> u8 {
         (self.tail >> 32 & 0xff) as u8
@@ -116,12 +119,14 @@ impl FlowKey {
     }
 
     /// Interned outer identity; 0 is the plain network.
+    #[inline]
     #[must_use]
     pub const fn domain(&self) -> u16 {
         (self.tail >> 48) as u16
     }
 
     /// The same key under another outer identity.
+    #[inline]
     #[must_use]
     pub const fn with_domain(mut self, domain: u16) -> Self {
         self.tail = self.tail & 0x0000_ffff_ffff_ffff | (domain as u64) << 48;
@@ -129,6 +134,7 @@ impl FlowKey {
     }
 
     /// The key of the opposite direction.
+    #[inline]
     #[must_use]
     pub const fn reversed(&self) -> Self {
         let ports = [self.destination_port(), self.source_port()];
@@ -137,6 +143,7 @@ impl FlowKey {
 
     /// The smaller of a key and its reverse, and whether it was reversed to get there: both directions of a
     /// biflow have one canonical key. A one-way ICMP message is its own canonical key.
+    #[inline]
     #[must_use]
     pub fn canonical(&self) -> (Self, bool) {
         let reverse = self.reversed();

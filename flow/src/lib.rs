@@ -18,6 +18,7 @@ mod books;
 mod community_id;
 mod fragment;
 mod frame;
+mod handshake;
 pub mod inspect;
 pub mod kernel;
 mod key;
@@ -33,12 +34,15 @@ pub use books::Books;
 pub use community_id::{CommunityId, community_id};
 pub use fragment::{FRAGMENTS, Fragment, FragmentSlot, fragment_place};
 pub use frame::{Frame, OFFSET_MAX};
+pub use handshake::{
+    HANDSHAKES, HandshakeSlot, handshake_fingerprint, handshake_place, handshake_rtt_us,
+};
 pub use key::{FlowKey, Kind, protocol};
-pub use observation::{Observation, TcpSeen};
+pub use observation::{Observation, OpeningTime, TcpSeen};
 pub use outer::{NoTunnel, Outer, TUNNEL_IDS_MAX, TUNNELS_MAX, Tunnel, TunnelKind, Vlans};
 pub use parse::{
-    LinkLayer, Malformed, Notes, Packet, Parsed, Walk, Walked, parse, parse_common, parse_plain,
-    plain_v4, plain_v6,
+    LinkLayer, Malformed, Notes, Packet, Parsed, Walk, Walked, dscp, parse, parse_common,
+    parse_plain, plain_v4, plain_v6,
 };
 pub use record::{Direction, EndReason, Handshake, Record, RoleEvidence};
 pub use slot::{Slot, tcp_flag};

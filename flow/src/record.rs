@@ -25,7 +25,8 @@ pub enum Handshake {
     Established = 3,
     /// The responder answered the SYN with RST.
     Rejected = 4,
-    /// TCP segments of one direction only, none of them an opening.
+    /// TCP segments of one direction only, none of them an opening. While the mirror shows one direction of the
+    /// traffic only, also an opening by itself: nobody can say whether it was answered.
     OneWay = 5,
 }
 
@@ -77,6 +78,13 @@ pub struct Direction {
     pub tcp_flags: u8,
     /// TTL or hop limit of the first packet; 0 when there was none.
     pub ttl: u8,
+    /// Differentiated services code point of the first packet, 0 to 63 (RFC 2474); 0 when there was none.
+    pub dscp: u8,
+    /// TCP flags of the first packet of the whole flow in this direction, the same in every part of it; 0 where the
+    /// protocol is not TCP, or while there was none.
+    pub first_flags: u8,
+    /// Some of the packets were fragments of IP datagrams.
+    pub fragmented: bool,
     /// Shortest frame, layer-2 bytes, saturating at 65,535; 0 when there was none.
     pub length_min: u16,
     /// Longest frame, layer-2 bytes, saturating at 65,535; 0 when there was none.
@@ -112,6 +120,12 @@ pub struct Record {
     pub from_responder: Direction,
     /// How far the TCP connection got.
     pub handshake: Handshake,
+    /// From the SYN to the SYN-ACK as they passed the mirror port, microseconds, the same in every part of the
+    /// flow; `None` where it is not known: one of them was not seen, or the SYN was sent again.
+    pub handshake_rtt_us: Option<u32>,
+    /// By which interface the initiator's packets came in, or, where it sent none, the responder's: 1 for the first
+    /// of the configuration, and so on up to [`Record::INTERFACE_MAX`]; 0 where it is not known, as in a capture file.
+    pub interface: u8,
     /// What the roles rest on.
     pub role: RoleEvidence,
     /// Why the record was written.
@@ -122,6 +136,16 @@ pub struct Record {
     /// identity is none where it is unknown; of the TCP flags only a SYN is known. Both addresses are `::`
     /// (and the ports unknown) in the rest: packets of which nothing but their number and length is known.
     pub folded: bool,
+}
+
+impl Direction {
+    /// Largest code point of differentiated services.
+    pub const DSCP_MAX: u8 = 63;
+}
+
+impl Record {
+    /// Largest number of an interface.
+    pub const INTERFACE_MAX: u8 = 7;
 }
 
 macro_rules! from_number {

@@ -1,8 +1,10 @@
 //! Takes bytes as settings, observations and epochs; checks that no packet and no byte is lost or counted
 //! twice, that the table keeps its bound, and that one by one and many at once are the same.
 
-use flow::{Address, FlowKey, Kind, Observation, Outer, Record, TcpSeen, Vlans, protocol};
-use sensor::{Aggregator, AggregatorSettings, ApartBy};
+use flow::{
+    Address, FlowKey, Kind, Observation, OpeningTime, Outer, Record, TcpSeen, Vlans, protocol,
+};
+use sensor::{Aggregator, AggregatorSettings, ApartBy, FlowTable as _};
 
 /// Steps that are taken: an input of any length ends.
 const STEPS_MAX: usize = 4_096;
@@ -142,6 +144,15 @@ fn observation(bytes: &mut Bytes<'_>, kind: u8, now_ms: u64) -> Observation {
         } else {
             TcpSeen::default()
         },
+        opening: match (number == protocol::TCP && flags & 0x02 != 0, packets, flags & 0x40) {
+            (true, 1, 0) => OpeningTime::At(u32::from(length) << 16 | u32::from(flags)),
+            (true, _, 0x40) if flags & 0x10 != 0 => OpeningTime::After(u32::from(length)),
+            _ => OpeningTime::Unknown,
+        },
+        first_flags: flags & 0x3f,
+        dscp: a,
+        fragmented: b == 3,
+        interface: b,
         ttl: a + 1,
         length_min: length,
         length_max: length,

@@ -50,7 +50,13 @@ fn observe(link: LinkType, frame: &[u8], parsed: Parsed) {
     let mut observer = FrameObserver::default();
     let wire_bytes = frame.len() as u64;
     for time_ms in [1_000, 1_001] {
-        let captured = CapturedFrame { time_ms: Some(time_ms), wire_bytes, link, bytes: frame };
+        let captured = CapturedFrame {
+            time_ms: Some(time_ms),
+            time_us: Some(time_ms * 1_000),
+            wire_bytes,
+            link,
+            bytes: frame,
+        };
         let seen = observer.handle_frame(&captured, time_ms);
         assert_eq!(seen.is_some(), matches!(parsed, Parsed::Ip(_)));
         if let Some(seen) = seen {

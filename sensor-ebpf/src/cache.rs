@@ -8,9 +8,9 @@
 
 use core::mem::offset_of;
 
-use aya_ebpf::helpers::bpf_jiffies64;
+use aya_ebpf::{EbpfContext as _, bindings::xdp_md, helpers::bpf_jiffies64, programs::XdpContext};
 use flow::{
-    FlowKey, Outer, Packet, Slot,
+    FlowKey, Fragment, Frame as _, Outer, Packet, Slot, dscp,
     kernel::{
         Cpu, DOMAIN_INTERNED, DOMAIN_UNKNOWN, NO_REGION, OUTER_PROBES, OUTERS, block,
         interned_domain, outer_start,
@@ -20,7 +20,9 @@ use flow::{
 
 use crate::{
     coarse,
-    maps::{HASH_FACTORS, LOG, LOG_SLOTS, OUTER_IDENTITIES, SETS},
+    frame::XdpFrame,
+    handshake,
+    maps::{HASH_FACTORS, INTERFACES, LOG, LOG_SLOTS, OUTER_IDENTITIES, SETS},
 };
 
 /// Where both ways hold other flows, one new flow in this many takes the place of one of them. The packet of any other
@@ -61,16 +63,20 @@ impl Moment {
 }
 
 /// What one packet adds.
-pub(crate) struct Added {
+pub(crate) struct Added<'a> {
+    context: &'a XdpContext,
     pub(crate) key: FlowKey,
     pub(crate) length: u64,
     pub(crate) now: u32,
     /// As in a slot: `last_and_syn` without time, and above it the TCP flags.
     seen: u32,
     ttl: u8,
+    /// Where the IP header is.
+    network_offset: usize,
+    is_fragment: bool,
 }
 
-impl Added {
+impl Added<'_> {
     /// A SYN without ACK.
     #[inline(always)]
     pub(crate) const fn syn(&self) -> u64 {
@@ -96,18 +102,27 @@ impl Place {
 
 /// Counts one packet.
 #[inline(always)]
-pub(crate) fn count(cpu: &mut Cpu, moment: Moment, packet: &Packet, length: u64) {
+pub(crate) fn count(
+    context: &XdpContext,
+    cpu: &mut Cpu,
+    moment: Moment,
+    packet: &Packet,
+    length: u64,
+) {
     cpu.packets_ip += 1;
     if packet.length_told as u64 > length {
         cpu.packets_cut += 1;
     }
     let domain = domain(cpu.region, &packet.outer);
     let added = Added {
+        context,
         key: packet.key.with_domain(domain),
         length,
         now: moment.now,
         seen: seen(packet.tcp_flags),
         ttl: packet.ttl,
+        network_offset: packet.network_offset,
+        is_fragment: !matches!(packet.fragment, Fragment::Whole),
     };
     if domain == DOMAIN_UNKNOWN || !insert(cpu, moment, &added) {
         fold(cpu, moment, &added);
@@ -116,7 +131,7 @@ pub(crate) fn count(cpu: &mut Cpu, moment: Moment, packet: &Packet, length: u64)
 
 /// Counts a packet that has no slot.
 #[inline(always)]
-fn fold(cpu: &mut Cpu, moment: Moment, added: &Added) {
+fn fold(cpu: &mut Cpu, moment: Moment, added: &Added<'_>) {
     cpu.packets_folded += 1;
     if cpu.region == NO_REGION {
         cpu.stray_packets += 1;
@@ -181,7 +196,7 @@ pub(crate) fn hash(words: [u64; 5], bound: u32) -> u32 {
 
 /// False when the packet found no room: both ways hold other flows and the log is full, or this CPU has no region.
 #[inline(always)]
-fn insert(cpu: &mut Cpu, moment: Moment, added: &Added) -> bool {
+fn insert(cpu: &mut Cpu, moment: Moment, added: &Added<'_>) -> bool {
     let key = &added.key;
     let words =
         [key.source.high, key.source.low, key.destination.high, key.destination.low, key.tail];
@@ -221,13 +236,16 @@ fn insert(cpu: &mut Cpu, moment: Moment, added: &Added) -> bool {
 }
 
 #[inline(always)]
-fn update(slot: &mut Slot, added: &Added) {
+fn update(slot: &mut Slot, added: &Added<'_>) {
     slot.bytes_generation += added.length << 16;
     slot.packets += 1;
-    let elapsed = added.now.wrapping_sub(slot.first);
-    let elapsed = if elapsed > Slot::LAST_MAX as u32 { Slot::LAST_MAX as u32 } else { elapsed };
+    // Of the first packet's word only the lowest bits, the time, get through the mask.
+    let elapsed = added.now.wrapping_sub(slot.first) & Slot::TICKS_MASK;
     let seen = seen_of(slot);
-    *seen = *seen & !(Slot::LAST_MAX as u32) | elapsed | added.seen;
+    *seen = *seen & !Slot::TICKS_MASK | elapsed | added.seen;
+    if added.is_fragment {
+        slot.first |= Slot::FRAGMENT_SEEN;
+    }
     let length = saturated(added.length);
     if length < slot.length_min {
         slot.length_min = length;
@@ -253,15 +271,42 @@ fn seen_of(slot: &mut Slot) -> &mut u32 {
 }
 
 #[inline(always)]
-fn start(slot: &mut Slot, added: &Added, tag: u16) {
+fn start(slot: &mut Slot, added: &Added<'_>, tag: u16) {
     let length = saturated(added.length);
+    // Read again from the frame, which only a new flow pays for.
+    let header = XdpFrame::new(added.context).bytes::<2>(added.network_offset);
+    let first = Slot::first_word(
+        added.now,
+        interface(added.context),
+        dscp(header.unwrap_or([0; 2])),
+        (added.seen >> 16) as u8,
+    );
     slot.key = added.key;
     slot.bytes_generation = added.length << 16 | tag as u64;
     slot.packets = 1;
-    slot.first = added.now;
+    slot.first = if added.is_fragment { first | Slot::FRAGMENT_SEEN } else { first };
     *seen_of(slot) = added.seen | (added.ttl as u32) << 24;
     slot.length_min = length;
     slot.length_max = length;
+    if added.seen & (Slot::SYN_SEEN | Slot::SYN_ACK_SEEN) as u32 != 0 {
+        handshake::note(added.key, added.syn() != 0);
+    }
+}
+
+/// Which of the sensor's interfaces the frame came in by, from 1; 0 when it is none of them.
+#[inline(always)]
+fn interface(context: &XdpContext) -> u32 {
+    let context = context.as_ptr().cast::<xdp_md>();
+    // SAFETY: the context is the one that the kernel gave; the verifier puts the right loads in place of this one.
+    let index = unsafe { (*context).ingress_ifindex };
+    let mut number = 0;
+    while number < INTERFACES.len() {
+        if INTERFACES[number].load() == index {
+            return number as u32 + 1;
+        }
+        number += 1;
+    }
+    0
 }
 
 #[inline(always)]

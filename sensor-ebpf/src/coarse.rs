@@ -21,7 +21,7 @@ const PROBES: u32 = 4;
 
 /// Adds one packet to the totals of its coarse key.
 #[inline(always)]
-pub(crate) fn add(place: Place, added: &Added) {
+pub(crate) fn add(place: Place, added: &Added<'_>) {
     let destination = added.key.destination;
     let tail = CoarseSlot::tail_of(&added.key);
     let base = place.block * COARSE_SLOTS;
@@ -52,7 +52,7 @@ pub(crate) fn add(place: Place, added: &Added) {
 }
 
 #[inline(always)]
-fn begin(slot: &mut CoarseSlot, place: Place, destination: Address, tail: u64, added: &Added) {
+fn begin(slot: &mut CoarseSlot, place: Place, destination: Address, tail: u64, added: &Added<'_>) {
     slot.destination = destination;
     slot.tail = tail;
     slot.packets = 1;
@@ -64,7 +64,7 @@ fn begin(slot: &mut CoarseSlot, place: Place, destination: Address, tail: u64, a
 }
 
 #[inline(always)]
-fn increase(slot: &mut CoarseSlot, added: &Added) {
+fn increase(slot: &mut CoarseSlot, added: &Added<'_>) {
     slot.packets += 1;
     slot.bytes += added.length;
     slot.syns += added.syn();

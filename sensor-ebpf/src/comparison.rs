@@ -22,6 +22,8 @@ mod frame;
 #[path = "comparison/generator.rs"]
 mod generator;
 #[cfg(target_arch = "bpf")]
+mod handshake;
+#[cfg(target_arch = "bpf")]
 #[path = "comparison/lru.rs"]
 mod lru;
 #[cfg(target_arch = "bpf")]

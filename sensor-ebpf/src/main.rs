@@ -15,6 +15,8 @@ mod coarse;
 #[cfg(target_arch = "bpf")]
 mod frame;
 #[cfg(target_arch = "bpf")]
+mod handshake;
+#[cfg(target_arch = "bpf")]
 mod inspect;
 #[cfg(target_arch = "bpf")]
 mod maps;

@@ -7,7 +7,7 @@
 
 use aya_ebpf::{Global, btf_maps::Array, macros::btf_map};
 use flow::{
-    FragmentSlot, Outer, Slot, Walk,
+    FragmentSlot, HandshakeSlot, Outer, Record, Slot, Walk,
     kernel::{CoarseSlot, Cpu, MMAPABLE, Set},
 };
 
@@ -42,9 +42,18 @@ pub(crate) static OUTER_IDENTITIES: Array<Outer, 1, FLAGS> = Array::new();
 #[btf_map]
 pub(crate) static FIRST_FRAGMENTS: Array<FragmentSlot, 1, FLAGS> = Array::new();
 
+/// Times of connections being opened, for all CPUs: `HANDSHAKES`.
+#[btf_map]
+pub(crate) static HANDSHAKE_TIMES: Array<HandshakeSlot, 1, FLAGS> = Array::new();
+
 /// Log slots of one region and epoch.
 #[unsafe(no_mangle)]
 pub(crate) static LOG_SLOTS: Global<u32> = Global::new(1);
+
+/// The interfaces that the program is attached to, by their indices in the kernel, in the sensor's order; 0 is none.
+#[unsafe(no_mangle)]
+pub(crate) static INTERFACES: [Global<u32>; Record::INTERFACE_MAX as usize] =
+    [const { Global::new(0) }; Record::INTERFACE_MAX as usize];
 
 /// Random and odd; see `cache::hash`.
 #[unsafe(no_mangle)]

@@ -143,7 +143,7 @@ fn ip<const FRAGS: bool>(
     } else {
         XdpFrame::new(context).linear_length()
     };
-    cache::count(cpu, moment, &packet, length);
+    cache::count(context, cpu, moment, &packet, length);
 }
 
 /// Nothing here can panic: the verifier would reject a program in which this loop is reachable.

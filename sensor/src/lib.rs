@@ -16,9 +16,13 @@ mod pipeline;
 mod replay;
 mod sink;
 mod summary;
+mod top;
 mod traits;
 
-pub use aggregate::{Aggregator, AggregatorSettings, AggregatorTotals, ApartBy};
+pub use aggregate::{
+    Aggregator, AggregatorSettings, AggregatorTotals, ApartBy, DirectionsSeen, FlowTable,
+    Identities, Identity,
+};
 pub use balance::{Balance, BalanceError, Equation, Term};
 pub use capture::{
     After, AttachMode, Calls, CaptureError, CaptureOptions, Channels, DrainTotals, FRAME_BYTES_MAX,
@@ -27,8 +31,9 @@ pub use capture::{
     PortStates, Rings, Spread, TableSizes, XdpAttached,
 };
 pub use config::{
-    AfterCounting, AttachBy, Bounded, CaptureConfig, Config, ConfigError, Cpu, EpochMs,
-    FlowsConfig, ListenAddress, MetricsConfig, OutputConfig, OutputKind, PowerOfTwo, UplinkConfig,
+    AfterCounting, AttachBy, Bounded, CPUS_MAX, CaptureConfig, Collector, Config, ConfigError, Cpu,
+    EpochMs, FlowsConfig, ListenAddress, MetricsConfig, OutputConfig, OutputConfigError,
+    OutputKind, PowerOfTwo, Schema, Transport, UplinkConfig,
 };
 pub use doctor::{
     DoctorError, DoctorOptions, Finding, Inspector, Nic, Remedy, Report, Severity, Tcp, Traffic,
@@ -43,10 +48,12 @@ pub use pipeline::{
 };
 pub use replay::{FrameCounts, FrameObserver, Replay, ReplayClock, Tick, replay_all};
 pub use sink::{
-    JsonSink, NullSink, Outputs, SealingSettings, Sink, SinkError, SinkTotals, UplinkSink,
+    Files, IpfixSettings, IpfixSink, NullSink, Outputs, ParquetSink, Rotation, SealingSettings,
+    Sink, SinkError, SinkTotals, TextSink, UplinkSink,
 };
 pub use summary::{
     CaptureSummary, EthertypeSummary, FileSummary, HostSummary, ProtocolSummary, SUMMARY_NAME,
     ServiceSummary, Summary, UnlistedHosts,
 };
+pub use top::{MessageWriter, Messages, ScreenError, Tab, TopError, TopOptions, Topped, top};
 pub use traits::{FRAGMENT_NAMES, PacketTraits};

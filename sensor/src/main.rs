@@ -11,10 +11,12 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use jiff::Timestamp;
 use sensor::{
-    After, AfterCounting, AttachBy, AttachMode, Balance, BalanceError, Bounded, Config,
-    DoctorOptions, Options, Outcome, OutputKind, PipelineError, SUMMARY_NAME, Speed,
+    After, AfterCounting, AttachBy, AttachMode, Balance, BalanceError, Bounded, CPUS_MAX,
+    Collector, Config, Cpu, DoctorOptions, Messages, Options, Outcome, OutputKind, PipelineError,
+    SUMMARY_NAME, Schema, ScreenError, Speed, Tab, TopError, TopOptions,
 };
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 /// What is logged when `RUST_LOG` does not say it: without the socket's own lines at each attempt to
 /// reach a backend, of which the delivery tells the outcome.
@@ -64,6 +66,8 @@ enum Command {
         #[arg(long)]
         mode: Option<AttachBy>,
         #[command(flatten)]
+        flows: FlowArgs,
+        #[command(flatten)]
         output: OutputArgs,
     },
     /// Read capture files, on their own clock.
@@ -78,8 +82,15 @@ enum Command {
         #[arg(long, value_name = "SPEED", default_value_t)]
         speed: Speed,
         #[command(flatten)]
+        flows: FlowArgs,
+        #[command(flatten)]
         output: OutputArgs,
     },
+    /// Watch what comes: rates, flows, hosts, services, losses.
+    ///
+    /// On interfaces it counts as `run` does, and stores nothing unless an output is named. Capture
+    /// files are read as if they came over the wire. `?` shows the keys.
+    Top(TopArgs),
     /// Find what breaks a mirror port, and say what mends it.
     ///
     /// Asks kernel and driver how they are set, listens for some seconds, and judges both. Changes
@@ -122,6 +133,43 @@ enum Command {
     },
 }
 
+/// How long it is watched before one screen is printed, seconds.
+type WatchSeconds = Bounded<1, 86_400>;
+
+#[derive(Args)]
+struct TopArgs {
+    /// Interface to listen on; may be given more than once.
+    #[arg(long, value_name = "NAME", conflicts_with = "files")]
+    interface: Vec<String>,
+    /// Captures to read in its place: pcap or pcapng, plain or in gzip or zstd; `-` is standard
+    /// input.
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// How fast files are read: `wire` (the capture's own pace), `max`, or a factor such as `10x`.
+    #[arg(long, value_name = "SPEED", default_value = "wire", conflicts_with = "interface")]
+    speed: Speed,
+    /// Print one screen as text, without a terminal, and end.
+    #[arg(long)]
+    once: bool,
+    /// How long to watch before that, seconds; less where files end or a signal comes.
+    #[arg(long, value_name = "N", default_value = "2", requires = "once")]
+    seconds: WatchSeconds,
+    /// What to look at first.
+    #[arg(long, value_name = "LIST", default_value = "flows")]
+    tab: Tab,
+    /// Which flows to look at: addresses, prefixes, ports, protocols, any text; `!` means not.
+    #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true)]
+    filter: String,
+    /// What happens to a frame after it was counted.
+    #[arg(long, conflicts_with = "files")]
+    after: Option<AfterCounting>,
+    /// How the kernel program is attached.
+    #[arg(long, conflicts_with = "files")]
+    mode: Option<AttachBy>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
 /// How long the doctor listens, seconds.
 type ListenSeconds = Bounded<1, 3600>;
 
@@ -154,39 +202,81 @@ struct DoctorArgs {
 type WithinMs = Bounded<0, 604_800_000>;
 
 #[derive(Args)]
+struct FlowArgs {
+    /// Processors that build the flows, such as 2,3: one thread and one part of the flow table each.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    cpus: Vec<Cpu>,
+}
+
+#[derive(Args)]
 struct OutputArgs {
     /// Where records go; may be given more than once.
     #[arg(long, value_name = "KIND")]
     output: Vec<OutputKind>,
-    /// File for JSON records, in place of standard output.
+    /// What the lines of --output json look like.
+    #[arg(long, value_name = "SCHEMA")]
+    schema: Option<Schema>,
+    /// File that --output json, csv or parquet writes; JSON and CSV go to standard output without it.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Collector for --output ipfix, as udp://HOST:PORT or tcp://HOST:PORT.
+    #[arg(long, value_name = "URL")]
+    collector: Option<Collector>,
     /// File that keeps the books, replaced about once a second and at the end.
     #[arg(long, value_name = "FILE")]
     summary: Option<PathBuf>,
 }
 
+impl OutputArgs {
+    /// Lays these flags over the file's settings; refuses what does not go together.
+    fn lay_over(&self, config: &mut Config) -> anyhow::Result<()> {
+        let settings = &mut config.output;
+        if !self.output.is_empty() {
+            settings.kinds.clone_from(&self.output);
+        }
+        if let Some(schema) = self.schema {
+            settings.json_schema = schema;
+        }
+        if self.collector.is_some() {
+            settings.ipfix_collector.clone_from(&self.collector);
+        }
+        if let Some(file) = &self.out {
+            settings.set_file(file)?;
+        }
+        settings.check()?;
+        Ok(())
+    }
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    let messages = Messages::default();
+    let is_top = matches!(cli.command, Some(Command::Top(_)));
     tracing_subscriber::fmt()
-        .with_writer(io::stderr)
+        // While a screen is shown, nothing may be written over it.
+        .with_writer(if is_top {
+            BoxMakeWriter::new(messages.clone())
+        } else {
+            BoxMakeWriter::new(io::stderr)
+        })
         .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_unset| {
             // What the doctor finds stands in its report.
             let is_doctor = matches!(cli.command, Some(Command::Doctor(_)));
             if is_doctor { "error" } else { LOG_FILTER }.into()
         }))
         .with_target(false)
-        .with_ansi(io::stderr().is_terminal())
+        .with_ansi(io::stderr().is_terminal() && !is_top)
         .init();
     let config = match configuration(&cli) {
         Ok(config) => config,
         Err(error) => return fail(&error, 2),
     };
-    match act(cli, &config) {
+    match act(cli, &config, messages) {
         Ok(code) => code,
         Err(error) => {
             let is_usage = matches!(error.downcast_ref(), Some(PipelineError::NoInterface))
-                || error.is::<BalanceError>();
+                || error.is::<BalanceError>()
+                || error.is::<ScreenError>();
             fail(&error, if is_usage { 2 } else { 1 })
         }
     }
@@ -201,19 +291,29 @@ fn configuration(cli: &Cli) -> anyhow::Result<Config> {
     if let Some(state_dir) = &cli.shared.state_dir {
         config.uplink.state_dir.clone_from(state_dir);
     }
-    let output = match &cli.command {
-        Some(Command::Run { interface, after, mode, output }) => {
+    let (flows, output) = match &cli.command {
+        Some(Command::Run { interface, after, mode, flows, output }) => {
             if !interface.is_empty() {
                 config.capture.interfaces.clone_from(interface);
             }
             config.capture.after = after.unwrap_or(config.capture.after);
             config.capture.mode = mode.unwrap_or(config.capture.mode);
-            Some(output)
+            (Some(flows), Some(output))
         }
-        Some(Command::Replay { files, output, .. }) => {
+        Some(Command::Replay { files, flows, output, .. }) => {
             let from_stdin = files.iter().filter(|file| file.as_os_str() == "-").count();
             anyhow::ensure!(from_stdin <= 1, "standard input (-) can be read only once");
-            Some(output)
+            (Some(flows), Some(output))
+        }
+        Some(Command::Top(args)) => {
+            if !args.interface.is_empty() {
+                config.capture.interfaces.clone_from(&args.interface);
+            }
+            config.capture.after = args.after.unwrap_or(config.capture.after);
+            config.capture.mode = args.mode.unwrap_or(config.capture.mode);
+            // Who only looks disturbs neither a file nor the link of a sensor that runs.
+            config.output.kinds = vec![OutputKind::Null];
+            (None, Some(&args.output))
         }
         Some(
             Command::Doctor(_)
@@ -221,31 +321,49 @@ fn configuration(cli: &Cli) -> anyhow::Result<Config> {
             | Command::Deliver { .. }
             | Command::Balance { .. },
         )
-        | None => None,
+        | None => (None, None),
     };
+    if let Some(flows) = flows.filter(|flows| !flows.cpus.is_empty()) {
+        anyhow::ensure!(
+            flows.cpus.len() <= CPUS_MAX,
+            "--cpus names {} processors, expected at most {CPUS_MAX}",
+            flows.cpus.len()
+        );
+        config.flows.cpus.clone_from(&flows.cpus);
+    }
     if let Some(output) = output {
-        if !output.output.is_empty() {
-            config.output.kinds.clone_from(&output.output);
-        }
-        if output.out.is_some() {
-            anyhow::ensure!(
-                config.output.kinds.contains(&OutputKind::Json),
-                "--out is the file of --output json, which is not among the outputs"
-            );
-            config.output.json_file.clone_from(&output.out);
-        }
+        output.lay_over(&mut config)?;
+    } else if cli.shared.check_config {
+        config.output.check()?;
+    }
+    if let Some(Command::Top(args)) = &cli.command {
+        let from_stdin = args.files.iter().filter(|file| file.as_os_str() == "-").count();
+        anyhow::ensure!(from_stdin <= 1, "standard input (-) can be read only once");
+        anyhow::ensure!(
+            args.files.is_empty()
+                || (args.output.output.is_empty() && args.output.summary.is_none()),
+            "top stores nothing of files: use `replay` for --output and --summary"
+        );
+        anyhow::ensure!(
+            config.output.to_stdout().is_none(),
+            "this output needs --out FILE here: standard output is the screen"
+        );
     }
     Ok(config)
 }
 
-fn act(cli: Cli, config: &Config) -> anyhow::Result<ExitCode> {
+fn act(cli: Cli, config: &Config, messages: Messages) -> anyhow::Result<ExitCode> {
     if cli.shared.print_config {
         io::stdout().write_all(config.to_documented_toml().as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     }
     if cli.shared.check_config {
-        if matches!(cli.command, Some(Command::Run { .. })) && config.capture.interfaces.is_empty()
-        {
+        let listens = match &cli.command {
+            Some(Command::Run { .. }) => true,
+            Some(Command::Top(args)) => args.files.is_empty(),
+            _ => false,
+        };
+        if listens && config.capture.interfaces.is_empty() {
             return Err(PipelineError::NoInterface.into());
         }
         writeln!(io::stdout(), "the configuration can be used")?;
@@ -256,15 +374,14 @@ fn act(cli: Cli, config: &Config) -> anyhow::Result<ExitCode> {
             let options = Options { summary_file: output.summary, ..Options::default() };
             sensor::run(config, &options)?
         }
-        Some(Command::Replay { files, speed, output }) => {
+        Some(Command::Replay { files, speed, output, .. }) => {
             // A bar and records on the same terminal would overwrite each other.
-            let to_terminal = config.output.kinds.contains(&OutputKind::Json)
-                && config.output.json_file.is_none()
-                && io::stdout().is_terminal();
+            let to_terminal = config.output.to_stdout().is_some() && io::stdout().is_terminal();
             let progress = io::stderr().is_terminal() && !to_terminal;
             let options = Options { summary_file: output.summary, progress, speed };
             sensor::replay(config, &options, &files)?
         }
+        Some(Command::Top(args)) => return top(args, config, messages),
         Some(Command::Doctor(args)) => return doctor(args, config),
         Some(Command::Enroll { code, abandon_waiting }) => {
             return enroll(&code, abandon_waiting, config);
@@ -273,6 +390,32 @@ fn act(cli: Cli, config: &Config) -> anyhow::Result<ExitCode> {
         Some(Command::Balance { file, json }) => return balance(file, json, config),
         None => anyhow::bail!("no command is given; see --help"),
     };
+    Ok(report(&outcome))
+}
+
+fn top(args: TopArgs, config: &Config, messages: Messages) -> anyhow::Result<ExitCode> {
+    let size = |name| std::env::var(name).ok().and_then(|size| size.parse().ok());
+    let options = TopOptions {
+        files: args.files,
+        speed: args.speed,
+        once: args.once.then(|| Duration::from_secs(args.seconds.get())),
+        tab: args.tab,
+        filter: args.filter,
+        has_colours: std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty()),
+        printed: (size("COLUMNS"), size("LINES")),
+        messages,
+        summary_file: args.output.summary,
+    };
+    let topped = sensor::top(config, &options).map_err(|error| match error {
+        TopError::Screen(error) => anyhow::Error::new(error),
+        TopError::Pipeline(error) => error.into(),
+        error @ TopError::File { .. } => error.into(),
+    })?;
+    let mut outcome = topped.outcome;
+    if let Some(screen) = topped.printed {
+        io::stdout().write_all(screen.as_bytes())?;
+        outcome.text.clear();
+    }
     Ok(report(&outcome))
 }
 

@@ -20,7 +20,13 @@ fn what_cannot_be_used_is_exit_code_2() {
         (&["run", "--check-config"], "error: no interface is given: use --interface NAME"),
         (
             &["replay", "x.pcap", "--output", "null", "--out", "x.json"],
-            "error: --out is the file of --output json, which is not among the outputs",
+            "error: --out is the file of --output json, csv or parquet, none of which is among ",
+        ),
+        (&["replay", "x.pcap", "--output", "parquet"], "error: output `parquet` has no file: "),
+        (&["replay", "x.pcap", "--output", "ipfix"], "error: output `ipfix` has no collector: "),
+        (
+            &["replay", "x.pcap", "--output", "ipfix", "--collector", "127.0.0.1:1"],
+            "error: invalid value '127.0.0.1:1' for '--collector <URL>': `127.0.0.1:1` is no ",
         ),
         (&["deliver", "--within-ms", "soon"], "error: invalid value 'soon' for '--within-ms <MS>'"),
         (&["--check-config", "--config", "/dev/null/x"], "error: cannot read the configuration "),

@@ -79,6 +79,12 @@ impl VethPair {
         &self.span
     }
 
+    /// The sending namespace's name, for `ip netns exec`.
+    #[must_use]
+    pub fn generator_namespace(&self) -> &str {
+        &self.generator
+    }
+
     /// Moves this thread into the listening ends' namespace.
     ///
     /// # Errors

@@ -71,6 +71,7 @@ impl UserSpace {
     fn handle_frame(&mut self, frame: &[u8]) {
         let captured = CapturedFrame {
             time_ms: None,
+            time_us: None,
             wire_bytes: frame.len() as u64,
             link: LinkType::Ethernet,
             bytes: frame,

@@ -15,8 +15,8 @@ use aya::EbpfLoader;
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use flow::kernel::CoarseSlot;
 use flow::{
-    FragmentSlot, LinkLayer, Notes, Observation, Packet, Parsed, Record, Slot, TcpSeen, parse,
-    protocol,
+    FragmentSlot, HandshakeSlot, LinkLayer, Notes, Observation, OpeningTime, Packet, Parsed,
+    Record, Slot, TcpSeen, parse, protocol,
 };
 use sensor::{
     AggregatorSettings, CapturedFrame, DrainTotals, FRAME_BYTES_MAX, FRAME_BYTES_MIN,
@@ -39,7 +39,13 @@ type Seen = (flow::FlowKey, String, u64, u64, TcpSeen, u8, [u16; 2]);
 
 fn seen(one: &Observation) -> Seen {
     // All that is left is the tags and tunnels that the number stands for.
-    let outer = Observation { key: one.key.with_domain(0), first_ms: 0, last_ms: 0, ..*one };
+    let outer = Observation {
+        key: one.key.with_domain(0),
+        first_ms: 0,
+        last_ms: 0,
+        opening: OpeningTime::Unknown,
+        ..*one
+    };
     (
         outer.key,
         format!("{outer:?}"),
@@ -104,9 +110,10 @@ fn without_times(table: &str, entry: &mut [u8]) {
     };
     match table {
         "SETS" | "LOG" => {
-            blank(offset_of!(Slot, first), &[0; 4]);
-            // Bits 14 and 15 say which SYN was seen.
-            blank(offset_of!(Slot, last_and_syn), &(!Slot::LAST_MAX).to_le_bytes());
+            // The bits above the time say what the first packet was like, and which SYN was seen.
+            let keep = (!Slot::TICKS_MASK).to_le_bytes();
+            blank(offset_of!(Slot, first), &keep);
+            blank(offset_of!(Slot, last_and_syn), &[keep[0], keep[1]]);
         }
         "COARSE" => {
             blank(offset_of!(CoarseSlot, first), &[0; 4]);
@@ -114,6 +121,8 @@ fn without_times(table: &str, entry: &mut [u8]) {
         }
         // When the first fragment came; the last field, behind the number of the datagram.
         "FIRST_FRAGMENTS" => blank(size_of::<FragmentSlot>() - 4, &[0; 4]),
+        // Two times, each with a tag that hangs on the random number.
+        "HANDSHAKE_TIMES" => blank(0, &[0; size_of::<HandshakeSlot>()]),
         _ => {}
     }
 }
@@ -124,6 +133,7 @@ fn of_replay(frames: &[Vec<u8>]) -> Vec<Record> {
     for (number, frame) in (0_u64..).zip(frames) {
         let frame = CapturedFrame {
             time_ms: Some(1_700_000_000_000 + number * 7),
+            time_us: Some((1_700_000_000_000 + number * 7) * 1_000),
             wire_bytes: frame.len() as u64,
             link: LinkType::Ethernet,
             bytes: frame,

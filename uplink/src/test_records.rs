@@ -59,13 +59,14 @@ fn scan(random: &mut Random, end_ms: u64) -> Record {
         from_initiator: direction(
             1,
             60,
-            60,
-            60,
-            2,
+            [60, 60],
+            (2, 2),
             40 + u8::try_from(random.below(20)).expect("small"),
         ),
         from_responder: Direction::default(),
         handshake: Handshake::Syn,
+        handshake_rtt_us: None,
+        interface: 1,
         role: RoleEvidence::Handshake,
         end_reason: EndReason::IdleTimeout,
         folded: false,
@@ -89,6 +90,10 @@ fn page(random: &mut Random, end_ms: u64) -> Record {
     };
     let packets = 3 + random.below(60);
     let duration = random.below(30_000);
+    let is_tcp = random.below(3) != 0;
+    // A server is about as far away each time.
+    let rtt_us = u32::from(server) * 170 + u32::from(random.u16(80));
+    let (sent, answered) = if is_tcp { ((0x1b, 0x02), (0x1b, 0x12)) } else { ((0, 0), (0, 0)) };
     Record {
         start_ms: end_ms - duration,
         end_ms,
@@ -96,18 +101,44 @@ fn page(random: &mut Random, end_ms: u64) -> Record {
         responder,
         initiator_port: 32_768 + random.u16(28_000),
         responder_port: 443,
-        protocol: if random.below(3) == 0 { protocol::UDP } else { protocol::TCP },
+        protocol: if is_tcp { protocol::TCP } else { protocol::UDP },
         ports_known: true,
         outer: Outer::from_vlans(Vlans([20, 0])),
-        from_initiator: direction(packets, packets * 90 + random.below(500), 66, 583, 0x1b, 64),
-        from_responder: direction(packets, packets * 1200 + random.below(500), 66, 1514, 0x1b, 57),
-        handshake: Handshake::Established,
+        from_initiator: direction(packets, packets * 90 + random.below(500), [66, 583], sent, 64),
+        from_responder: direction(
+            packets,
+            packets * 1200 + random.below(500),
+            [66, 1514],
+            answered,
+            57,
+        ),
+        handshake: if is_tcp { Handshake::Established } else { Handshake::None },
+        handshake_rtt_us: is_tcp.then_some(rtt_us),
+        interface: 1,
         role: RoleEvidence::Handshake,
         end_reason: EndReason::EndOfFlow,
         folded: false,
     }
 }
 
-fn direction(packets: u64, bytes: u64, min: u16, max: u16, tcp_flags: u8, ttl: u8) -> Direction {
-    Direction { packets, bytes, tcp_flags, ttl, length_min: min, length_max: max }
+fn direction(
+    packets: u64,
+    bytes: u64,
+    [length_min, length_max]: [u16; 2],
+    (tcp_flags, first_flags): (u8, u8),
+    ttl: u8,
+) -> Direction {
+    // Some web servers mark what they send.
+    let dscp = if ttl == 57 { 8 } else { 0 };
+    Direction {
+        packets,
+        bytes,
+        tcp_flags,
+        ttl,
+        dscp,
+        first_flags,
+        fragmented: false,
+        length_min,
+        length_max,
+    }
 }

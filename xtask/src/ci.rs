@@ -12,6 +12,7 @@ use crate::{ebpf, setup, shell, tidy};
 pub(crate) fn test() -> Result<()> {
     if shell::is_root() {
         setup::ensure(setup::TEST)?;
+        setup::ensure_python()?;
     }
     // The end-to-end tests start the programs that lie in the target folder: build them first.
     shell::run(shell::cargo().args(["build", "--workspace", "--locked"]))?;

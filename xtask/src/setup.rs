@@ -1,9 +1,10 @@
 //! Installs what a task needs and the machine lacks: Debian packages through apt when root, otherwise a message
-//! that names them. Never installs what is there already.
+//! that names them; Python packages into the target folder. Never installs what is there already.
 
+use std::fs;
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::shell;
 
@@ -23,7 +24,14 @@ pub(crate) const TEST: &[Tool] = &[
     Tool { program: "tc", package: "iproute2" },
     Tool { program: "ethtool", package: "ethtool" },
     Tool { program: "tshark", package: "tshark" },
+    Tool { program: "script", package: "bsdutils" },
+    Tool { program: "nfcapd", package: "nfdump" },
+    Tool { program: "nfdump", package: "nfdump" },
+    Tool { program: "python3", package: "python3" },
 ];
+
+/// What the tests ask for another opinion on Parquet files.
+const PYTHON_PACKAGES: &[&str] = &["duckdb==1.4.5"];
 
 /// Makes sure that every tool is there.
 pub(crate) fn ensure(tools: &[Tool]) -> Result<()> {
@@ -34,6 +42,26 @@ pub(crate) fn ensure(tools: &[Tool]) -> Result<()> {
         .collect();
     missing.dedup();
     install(&missing)
+}
+
+/// Makes sure that the Python packages of the tests are in an environment of their own, `tools/python` in the
+/// target folder.
+pub(crate) fn ensure_python() -> Result<()> {
+    let folder = shell::target_folder().join("tools/python");
+    let (done, wanted) = (folder.join("installed"), PYTHON_PACKAGES.join("\n"));
+    if fs::read_to_string(&done).is_ok_and(|installed| installed == wanted) {
+        return Ok(());
+    }
+    // Debian keeps the part that makes environments in a package without a program.
+    let mut asked = Command::new("python3");
+    if shell::read(asked.args(["-c", "import ensurepip, venv"])).is_err() {
+        install(&["python3-venv"])?;
+    }
+    shell::run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+    let mut pip = Command::new(folder.join("bin/pip"));
+    pip.args(["--quiet", "--disable-pip-version-check", "install"]).args(PYTHON_PACKAGES);
+    shell::run(&mut pip)?;
+    fs::write(&done, wanted).with_context(|| done.display().to_string())
 }
 
 /// Installs Debian packages; nothing to do for an empty list.

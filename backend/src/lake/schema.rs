@@ -70,7 +70,7 @@ impl Kind {
 }
 
 /// Name, kind, whether it may be NULL.
-const COLUMNS: [(&str, Kind, bool); 36] = [
+const COLUMNS: [(&str, Kind, bool); 44] = [
     (PARTITION, Kind::Day, false),
     ("member", Kind::Text, false),
     ("sensor", Kind::Text, false),
@@ -95,15 +95,23 @@ const COLUMNS: [(&str, Kind, bool); 36] = [
     ("initiator_bytes", Kind::Long, false),
     ("initiator_tcp_flags", Kind::Int, true),
     ("initiator_ttl", Kind::Int, true),
+    ("initiator_dscp", Kind::Int, true),
+    ("initiator_first_flags", Kind::Int, true),
+    ("initiator_fragmented", Kind::Bool, true),
     ("initiator_length_min", Kind::Int, true),
     ("initiator_length_max", Kind::Int, true),
     ("responder_packets", Kind::Long, false),
     ("responder_bytes", Kind::Long, false),
     ("responder_tcp_flags", Kind::Int, true),
     ("responder_ttl", Kind::Int, true),
+    ("responder_dscp", Kind::Int, true),
+    ("responder_first_flags", Kind::Int, true),
+    ("responder_fragmented", Kind::Bool, true),
     ("responder_length_min", Kind::Int, true),
     ("responder_length_max", Kind::Int, true),
     ("handshake", Kind::Text, false),
+    ("handshake_rtt_us", Kind::Long, true),
+    ("interface", Kind::Int, true),
     ("role", Kind::Text, false),
     ("end_reason", Kind::Text, false),
     ("folded", Kind::Bool, false),
@@ -112,9 +120,10 @@ const COLUMNS: [(&str, Kind, bool); 36] = [
 /// Columns that make records again, in the order in which [`records`] wants them.
 pub const RECORD_COLUMNS: &str = "start_time, end_time, ip_version, initiator, responder, initiator_port, \
      responder_port, protocol, vlan_outer, vlan_inner, mpls_label, tunnels, initiator_packets, initiator_bytes, \
-     initiator_tcp_flags, initiator_ttl, initiator_length_min, initiator_length_max, responder_packets, \
-     responder_bytes, responder_tcp_flags, responder_ttl, responder_length_min, responder_length_max, \
-     handshake, role, end_reason, folded";
+     initiator_tcp_flags, initiator_ttl, initiator_dscp, initiator_first_flags, initiator_fragmented, \
+     initiator_length_min, initiator_length_max, responder_packets, responder_bytes, responder_tcp_flags, \
+     responder_ttl, responder_dscp, responder_first_flags, responder_fragmented, responder_length_min, \
+     responder_length_max, handshake, handshake_rtt_us, interface, role, end_reason, folded";
 
 /// Why a batch does not fit the table. Remedy: look at the batch; the backend refuses it for good.
 #[derive(Debug, Error)]
@@ -239,6 +248,8 @@ pub(super) fn rows(batch: &Batch, received_ms: u64) -> Result<RecordBatch, Schem
     columns.extend(direction_columns(records, |record| &record.from_responder));
     columns.extend([
         text(&|record| handshake_text(record.handshake)),
+        Arc::new(records.iter().map(|r| r.handshake_rtt_us.map(i64::from)).collect::<Int64Array>()),
+        int(&|record| Some(u16::from(record.interface)).filter(|number| *number != 0)),
         text(&|record| role_text(record.role)),
         text(&|record| end_reason_text(record.end_reason)),
         Arc::new(records.iter().map(|record| Some(record.folded)).collect::<BooleanArray>()),
@@ -246,7 +257,7 @@ pub(super) fn rows(batch: &Batch, received_ms: u64) -> Result<RecordBatch, Schem
     Ok(RecordBatch::try_new(arrow_schema(), columns)?)
 }
 
-fn direction_columns(records: &[Record], side: impl Fn(&Record) -> &Direction) -> [ArrayRef; 6] {
+fn direction_columns(records: &[Record], side: impl Fn(&Record) -> &Direction) -> [ArrayRef; 9] {
     let long = |pick: fn(&Direction) -> u64| -> ArrayRef {
         Arc::new(records.iter().map(|r| Some(signed(pick(side(r))))).collect::<Int64Array>())
     };
@@ -257,11 +268,23 @@ fn direction_columns(records: &[Record], side: impl Fn(&Record) -> &Direction) -
     let flags = |r: &Record| {
         (r.protocol == protocol::TCP && side(r).packets > 0).then(|| i32::from(side(r).tcp_flags))
     };
+    // Of a first packet, or of single packets: nothing is known of those in folded totals.
+    let told = |r: &Record| !r.folded && side(r).packets > 0;
+    let dscp = |r: &Record| told(r).then(|| i32::from(side(r).dscp));
+    // Seen in an earlier part of the flow, perhaps; where it is 0 there was no packet yet.
+    let first_flags = |r: &Record| {
+        let known = r.protocol == protocol::TCP && !r.folded;
+        (known && (told(r) || side(r).first_flags != 0)).then(|| i32::from(side(r).first_flags))
+    };
+    let fragmented = |r: &Record| told(r).then(|| side(r).fragmented);
     [
         long(|direction| direction.packets),
         long(|direction| direction.bytes),
         Arc::new(records.iter().map(flags).collect::<Int32Array>()),
         seen(|direction| u16::from(direction.ttl)),
+        Arc::new(records.iter().map(dscp).collect::<Int32Array>()),
+        Arc::new(records.iter().map(first_flags).collect::<Int32Array>()),
+        Arc::new(records.iter().map(fragmented).collect::<BooleanArray>()),
         seen(|direction| direction.length_min),
         seen(|direction| direction.length_max),
     ]
@@ -374,7 +397,7 @@ pub fn records(rows: &RecordBatch) -> Result<Vec<Record>, SchemaError> {
     let vlans = [column("vlan_outer")?, column("vlan_inner")?];
     let (labels, tunnels) = (column("mpls_label")?, column("tunnels")?);
     let folded = column("folded")?;
-    let side = |names: [&'static str; 6]| -> Result<Vec<ArrayRef>, SchemaError> {
+    let side = |names: [&'static str; 9]| -> Result<Vec<ArrayRef>, SchemaError> {
         names.into_iter().map(column).collect()
     };
     let initiator = side([
@@ -382,6 +405,9 @@ pub fn records(rows: &RecordBatch) -> Result<Vec<Record>, SchemaError> {
         "initiator_bytes",
         "initiator_tcp_flags",
         "initiator_ttl",
+        "initiator_dscp",
+        "initiator_first_flags",
+        "initiator_fragmented",
         "initiator_length_min",
         "initiator_length_max",
     ])?;
@@ -390,10 +416,14 @@ pub fn records(rows: &RecordBatch) -> Result<Vec<Record>, SchemaError> {
         "responder_bytes",
         "responder_tcp_flags",
         "responder_ttl",
+        "responder_dscp",
+        "responder_first_flags",
+        "responder_fragmented",
         "responder_length_min",
         "responder_length_max",
     ])?;
     let (handshake, role) = (column("handshake")?, column("role")?);
+    let (handshake_rtt, interface) = (column("handshake_rtt_us")?, column("interface")?);
     let end_reason = column("end_reason")?;
 
     let mut records = Vec::with_capacity(rows.num_rows());
@@ -413,6 +443,8 @@ pub fn records(rows: &RecordBatch) -> Result<Vec<Record>, SchemaError> {
             from_initiator: direction(&initiator, row)?,
             from_responder: direction(&responder, row)?,
             handshake: word(&handshake, row, "handshake", handshake_from)?,
+            handshake_rtt_us: optional_u32(&handshake_rtt, row, "handshake_rtt_us")?,
+            interface: int(&interface, row, "interface")?,
             role: word(&role, row, "role", role_from)?,
             end_reason: word(&end_reason, row, "end_reason", end_reason_from)?,
             folded: folded.as_boolean().value(row),
@@ -482,9 +514,24 @@ fn direction(arrays: &[ArrayRef], row: usize) -> Result<Direction, SchemaError> 
         bytes: long(&arrays[1], "bytes")?,
         tcp_flags: int(&arrays[2], row, "tcp_flags")?,
         ttl: int(&arrays[3], row, "ttl")?,
-        length_min: int(&arrays[4], row, "length_min")?,
-        length_max: int(&arrays[5], row, "length_max")?,
+        dscp: int(&arrays[4], row, "dscp")?,
+        first_flags: int(&arrays[5], row, "first_flags")?,
+        fragmented: arrays[6].is_valid(row) && arrays[6].as_boolean().value(row),
+        length_min: int(&arrays[7], row, "length_min")?,
+        length_max: int(&arrays[8], row, "length_max")?,
     })
+}
+
+fn optional_u32(
+    array: &ArrayRef,
+    row: usize,
+    column: &'static str,
+) -> Result<Option<u32>, SchemaError> {
+    if array.is_null(row) {
+        return Ok(None);
+    }
+    let value = array.as_primitive::<Int64Type>().value(row);
+    u32::try_from(value).map(Some).map_err(|_out_of_range| no_record(column, &value))
 }
 
 fn word<T>(

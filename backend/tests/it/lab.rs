@@ -169,6 +169,8 @@ pub(crate) fn connection(n: u32) -> Record {
         from_initiator: side(6, 800, 0x1b, 57),
         from_responder: side(5, 4_000, 0x1b, 64),
         handshake: Handshake::Established,
+        handshake_rtt_us: Some(23_456),
+        interface: 1,
         role: RoleEvidence::Handshake,
         end_reason: EndReason::EndOfFlow,
         folded: false,
@@ -188,6 +190,7 @@ pub(crate) fn probe(n: u16) -> Record {
         from_initiator: side(1, 60, 0x02, 57),
         from_responder: side(1, 60, 0x14, 64),
         handshake: Handshake::Rejected,
+        handshake_rtt_us: None,
         ..connection(0)
     }
 }
@@ -236,19 +239,51 @@ pub(crate) fn odd_records() -> Vec<Record> {
             .ok()
             .and_then(|tunnels| Outer::new(Vlans([4_094, 7]), Some(1_048_575), tunnels))
             .expect("two of the three have a number"),
-        from_initiator: side(u64::MAX >> 1, u64::MAX >> 1, 0, 0),
+        from_initiator: Direction {
+            dscp: 46,
+            fragmented: true,
+            ..side(u64::MAX >> 1, u64::MAX >> 1, 0, 0)
+        },
         from_responder: Direction::default(),
         handshake: Handshake::None,
+        handshake_rtt_us: None,
+        interface: 0,
         ..connection(7)
     });
     // An IPv6 packet between IPv4-mapped addresses is not an IPv4 packet.
     let mapped = IpAddr::V6(Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped());
     records.push(Record { initiator: mapped, responder: mapped, ..connection(8) });
-    records.push(Record { start_ms: 0, end_ms: backend::lake::TIME_MS_MAX, ..connection(9) });
-    records.push(Record { initiator_port: 0, folded: true, ..connection(10) });
+    records.push(Record {
+        start_ms: 0,
+        end_ms: backend::lake::TIME_MS_MAX,
+        handshake_rtt_us: Some(u32::MAX),
+        interface: Record::INTERFACE_MAX,
+        ..connection(9)
+    });
+    let totals = |packets| Direction { dscp: 0, first_flags: 0, ..side(packets, 900, 0x02, 0) };
+    records.push(Record {
+        initiator_port: 0,
+        from_initiator: totals(9),
+        from_responder: totals(8),
+        handshake_rtt_us: None,
+        interface: 0,
+        folded: true,
+        ..connection(10)
+    });
     records
 }
 
 fn side(packets: u64, bytes: u64, tcp_flags: u8, ttl: u8) -> Direction {
-    Direction { packets, bytes, tcp_flags, ttl, length_min: 60, length_max: 1_514 }
+    Direction {
+        packets,
+        bytes,
+        tcp_flags,
+        ttl,
+        dscp: 10,
+        // SYN of who asks, SYN-ACK of who answers, as far as the flags have them.
+        first_flags: tcp_flags & 0x12,
+        fragmented: false,
+        length_min: 60,
+        length_max: 1_514,
+    }
 }

@@ -17,7 +17,7 @@ const TCP: usize = 20;
 const UDP: usize = 8;
 
 /// Who speaks to whom.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Ends {
     pub(crate) source: (IpAddr, u16),
     pub(crate) destination: (IpAddr, u16),

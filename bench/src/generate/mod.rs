@@ -1,21 +1,23 @@
-//! In: which traffic, and a seed. Out: a pcap file, frames in time order, byte-equal for equal input.
+//! In: which traffic, and a seed. Out: a capture, frames in time order, byte-equal for equal input.
 
 mod attacks;
 mod benign;
+pub(crate) mod encapsulation;
+mod flows;
 pub(crate) mod frames;
+mod output;
 
-use std::fs::File;
-use std::io::BufWriter;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::{Args, ValueEnum};
-use pcap_file::pcap::{PcapHeader, PcapPacket, PcapWriter};
-use pcap_file::{DataLink, Endianness, TsResolution};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
+
+use flows::FlowOptions;
+use output::Output;
 
 /// The watched site: addresses that the attacks are aimed at and that the beacon comes from.
 const SITE_SERVER: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 10);
@@ -26,18 +28,27 @@ const START_UNIX_S: u64 = 1_767_603_600;
 /// What `generate` takes.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Traffic to put in, comma separated.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Traffic::DEMO)]
-    with: Vec<Traffic>,
+    /// Traffic to put in, comma separated; beside --packets none, and without it all but many-flows, when it is not
+    /// given.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    with: Option<Vec<Traffic>>,
     /// Seed of every random choice.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Time of the first frame, seconds since the Unix epoch.
     #[arg(long, default_value_t = START_UNIX_S)]
     start_unix_s: u64,
-    /// The pcap file to write.
+    /// Bytes of each frame that are captured.
+    #[arg(long, default_value_t = 65_535, value_parser = clap::value_parser!(u32).range(14..=262_144))]
+    snap_bytes: u32,
+    /// Times in nanoseconds instead of microseconds.
+    #[arg(long)]
+    nanoseconds: bool,
+    /// The file to write: pcapng when it is called so, else pcap; - for standard output.
     #[arg(long)]
     out: PathBuf,
+    #[command(flatten)]
+    flows: FlowOptions,
 }
 
 /// One kind of traffic.
@@ -84,10 +95,36 @@ impl Traffic {
 type Timeline = Vec<(Duration, Vec<u8>)>;
 
 pub(crate) fn run(options: &Options) -> Result<()> {
+    let mut packets = options.flows.packets(options.seed)?;
+    let default: &[Traffic] = if packets.is_some() { &[] } else { &Traffic::DEMO };
+    let timeline = timeline(options.with.as_deref().unwrap_or(default), options.seed);
+    let mut timeline = timeline.into_iter().peekable();
+    let mut output = Output::create(&options.out, options.snap_bytes, options.nanoseconds)?;
+    let start = Duration::from_secs(options.start_unix_s);
+    let snap_bytes = options.snap_bytes as usize;
+    let mut write_until = |until: Duration, output: &mut Output| -> Result<()> {
+        while let Some((at, frame)) = timeline.next_if(|(at, _)| *at <= until) {
+            output.write(start + at, frame.len(), &frame[..frame.len().min(snap_bytes)])?;
+        }
+        Ok(())
+    };
+    let mut frame = Vec::new();
+    while let Some(packets) = &mut packets {
+        let due = packets.due();
+        let Some(wire_bytes) = packets.next(&mut frame, snap_bytes) else { break };
+        write_until(due, &mut output)?;
+        output.write(start + due, wire_bytes, &frame)?;
+    }
+    write_until(Duration::MAX, &mut output)?;
+    output.finish()
+}
+
+/// The frames of these kinds of traffic, in time order.
+fn timeline(with: &[Traffic], seed: u64) -> Timeline {
     let mut timeline = Timeline::new();
-    for traffic in &options.with {
+    for traffic in with {
         // Each kind draws from its own stream, so that leaving one out does not change the others.
-        let mut random = ChaCha8Rng::seed_from_u64(options.seed);
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
         random.set_stream(*traffic as u64);
         match traffic {
             Traffic::Pages => benign::pages(&mut timeline, &mut random),
@@ -103,29 +140,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
     }
     timeline.sort_by_key(|(at, _)| *at);
-    write(options, &timeline)
-}
-
-fn write(options: &Options, timeline: &Timeline) -> Result<()> {
-    let name = options.out.display();
-    let file = File::create(&options.out).with_context(|| format!("cannot create {name}"))?;
-    let header = PcapHeader {
-        snaplen: 65_535,
-        datalink: DataLink::ETHERNET,
-        ts_resolution: TsResolution::MicroSecond,
-        endianness: Endianness::Little,
-        ..PcapHeader::default()
-    };
-    let mut writer = PcapWriter::with_header(BufWriter::new(file), header)
-        .with_context(|| format!("cannot write {name}"))?;
-    let start = Duration::from_secs(options.start_unix_s);
-    for (at, frame) in timeline {
-        let length = u32::try_from(frame.len()).context("a frame longer than 4 GiB")?;
-        writer
-            .write_packet(&PcapPacket::new(start + *at, length, frame))
-            .with_context(|| format!("cannot write {name}"))?;
-    }
-    Ok(())
+    timeline
 }
 
 #[cfg(test)]

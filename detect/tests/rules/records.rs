@@ -26,7 +26,15 @@ fn direction(packets: u64, bytes: u64, tcp_flags: u8) -> Direction {
         return Direction::default();
     }
     let length = u16::try_from(bytes / packets).unwrap_or(u16::MAX);
-    Direction { packets, bytes, tcp_flags, ttl: 60, length_min: length, length_max: length }
+    Direction {
+        packets,
+        bytes,
+        tcp_flags,
+        ttl: 60,
+        length_min: length,
+        length_max: length,
+        ..Direction::default()
+    }
 }
 
 fn record(at_ms: u64, from: (IpAddr, u16), to: (IpAddr, u16)) -> Record {
@@ -43,6 +51,8 @@ fn record(at_ms: u64, from: (IpAddr, u16), to: (IpAddr, u16)) -> Record {
         from_initiator: Direction::default(),
         from_responder: Direction::default(),
         handshake: Handshake::None,
+        handshake_rtt_us: None,
+        interface: 0,
         role: RoleEvidence::Handshake,
         end_reason: EndReason::IdleTimeout,
         folded: false,

@@ -3,7 +3,7 @@
 use super::transport::{Transport, transport};
 use super::tunnel;
 use super::walk::{Step, Walk};
-use super::{Malformed, Packet};
+use super::{Malformed, Packet, dscp};
 use crate::{Address, FlowKey, Fragment, Frame, Kind, protocol};
 
 /// IPv6 extension headers walked; a packet with more is a flow without ports.
@@ -51,6 +51,7 @@ pub(super) fn v4<F: Frame + ?Sized>(frame: &F, offset: usize, walk: &mut Walk) -
             tail: 0,
         },
         ttl: header[8],
+        dscp: dscp([header[0], header[1]]),
         network_offset: offset,
         length_told: if total_length == 0 { 0 } else { offset + total_length },
         ..Packet::default()
@@ -74,6 +75,7 @@ pub(super) fn v6<F: Frame + ?Sized>(frame: &F, offset: usize, walk: &mut Walk) -
     let packet = Packet {
         key: FlowKey { source, destination, tail: 0 },
         ttl: header[7],
+        dscp: dscp([header[0], header[1]]),
         network_offset: offset,
         length_told: v6_length_told(offset, payload_length),
         ..Packet::default()

@@ -73,6 +73,8 @@ pub struct Packet {
     pub tcp_flags: u8,
     /// TTL or hop limit.
     pub ttl: u8,
+    /// Differentiated services code point.
+    pub dscp: u8,
     /// What else is to be told.
     pub notes: Notes,
     /// Whether it is a piece of a datagram.
@@ -151,6 +153,13 @@ mod ethertype {
     pub(super) const TAGS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
 }
 
+/// The differentiated services code point (RFC 2474) in the first two bytes of an IP header of either version.
+#[inline(always)]
+#[must_use]
+pub const fn dscp([first, second]: [u8; 2]) -> u8 {
+    if first >> 4 == 6 { (first & 0x0f) << 2 | second >> 6 } else { second >> 2 }
+}
+
 const ETHERTYPE_OFFSET: usize = 12;
 const ETHERNET_HEADER: usize = 14;
 
@@ -163,10 +172,17 @@ pub fn parse_plain<F: Frame + ?Sized>(frame: &F) -> Option<Packet> {
 /// Parses one frame.
 #[inline(always)]
 pub fn parse<F: Frame + ?Sized>(frame: &F, link: LinkLayer) -> Parsed {
-    if link == LinkLayer::Ethernet
-        && let Some(packet) = parse_plain(frame)
-    {
-        return Parsed::Ip(packet);
+    if link == LinkLayer::Ethernet {
+        // As in `parse_plain`, and each a return of its own: nothing is copied on the way.
+        if let Some(packet) = plain_v4(frame) {
+            return Parsed::Ip(packet);
+        }
+        if let Some(packet) = plain_v6(frame) {
+            return Parsed::Ip(packet);
+        }
+        if let Some(packet) = parse_common(frame) {
+            return Parsed::Ip(packet);
+        }
     }
     let mut walk = Walk::default();
     match walk.run(frame, link) {

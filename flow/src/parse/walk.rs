@@ -40,8 +40,10 @@ pub struct Walk {
     reached: u8,
     /// Whether a label was passed: it does not say what it carries, so what is broken behind it is no broken IP packet.
     guessed: u8,
+    dscp: u8,
     /// Explicit padding; not bytes in a row, which no table may keep.
-    padding: [u16; 3],
+    padding_byte: u8,
+    padding: [u16; 2],
 }
 
 const _: () = assert!(size_of::<Walk>() == 112);
@@ -109,6 +111,7 @@ impl Walk {
             outer: self.packet_outer,
             tcp_flags: self.tcp_flags,
             ttl: self.ttl,
+            dscp: self.dscp,
             notes: Notes(self.notes),
             fragment: match self.fragment {
                 0 => Fragment::Whole,
@@ -192,6 +195,7 @@ impl Walk {
         self.tail = packet.key.tail;
         self.tcp_flags = packet.tcp_flags;
         self.ttl = packet.ttl;
+        self.dscp = packet.dscp;
         (self.fragment, self.identification) = match packet.fragment {
             Fragment::Whole => (0, 0),
             Fragment::First(identification) => (1, identification),

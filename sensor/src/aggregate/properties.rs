@@ -1,9 +1,11 @@
 //! What must hold for any traffic: nothing is lost, and order within an epoch does not show.
 
-use flow::{Address, FlowKey, Kind, Observation, Outer, Record, TcpSeen, Vlans, protocol};
+use flow::{
+    Address, FlowKey, Kind, Observation, OpeningTime, Outer, Record, TcpSeen, Vlans, protocol,
+};
 use proptest::prelude::*;
 
-use super::{Aggregator, AggregatorSettings, ApartBy};
+use super::{Aggregator, AggregatorSettings, ApartBy, FlowTable as _};
 
 const START_MS: u64 = 1_780_000_000_000;
 const EPOCH_MS: u64 = 250;
@@ -16,43 +18,51 @@ fn observation() -> impl Strategy<Value = Observation> {
         0_u8..64,
         (any::<bool>(), any::<bool>()),
         (1_u64..5, 40_u64..1_500, 0..EPOCH_MS, 0..EPOCH_MS),
-        (1_u8..5, 0_u16..2),
+        (1_u8..5, 0_u16..2, 0_u8..64, any::<bool>(), 0_u8..3, any::<bool>()),
     )
-        .prop_map(
-            |(ends, number, flags, (syn, syn_ack), (packets, length, at, to), (ttl, vlan))| {
-                let (a, b, port_a, port_b) = ends;
-                let key = FlowKey::new(
-                    Address::from_v4([10, 0, 0, a]),
-                    Address::from_v4([10, 0, 0, b]),
-                    [port_a * 20_000, port_b * 20_000],
-                    number,
-                    Kind::V4,
-                    0,
-                );
-                let is_tcp = number == protocol::TCP;
-                let length_min = u16::try_from(length).unwrap_or(u16::MAX);
-                Observation {
-                    key,
-                    outer: Outer::from_vlans(Vlans([vlan, 0])),
-                    packets,
-                    bytes: packets * length,
-                    first_ms: at.min(to),
-                    last_ms: at.max(to),
-                    tcp: if is_tcp {
-                        TcpSeen {
-                            flags,
-                            syn: syn && flags & 2 != 0,
-                            syn_ack: syn_ack && flags & 0x12 == 0x12,
-                        }
-                    } else {
-                        TcpSeen::default()
-                    },
-                    ttl,
-                    length_min,
-                    length_max: length_min,
-                }
-            },
-        )
+        .prop_map(|(ends, number, flags, (syn, syn_ack), (packets, length, at, to), more)| {
+            let (a, b, port_a, port_b) = ends;
+            let (ttl, vlan, first, fragmented, interface, timed) = more;
+            let key = FlowKey::new(
+                Address::from_v4([10, 0, 0, a]),
+                Address::from_v4([10, 0, 0, b]),
+                [port_a * 20_000, port_b * 20_000],
+                number,
+                Kind::V4,
+                0,
+            );
+            let is_tcp = number == protocol::TCP;
+            let length_min = u16::try_from(length).unwrap_or(u16::MAX);
+            let tcp = TcpSeen {
+                flags,
+                syn: syn && flags & 2 != 0,
+                syn_ack: syn_ack && flags & 0x12 == 0x12,
+            };
+            let tcp = if is_tcp { tcp } else { TcpSeen::default() };
+            let at_us = u32::try_from(at * 1_000).unwrap_or(0);
+            let opening = match (timed, packets) {
+                (true, 1) if tcp.syn || tcp.syn_ack => OpeningTime::At(at_us),
+                (false, _) if tcp.syn_ack => OpeningTime::After(at_us),
+                _ => OpeningTime::Unknown,
+            };
+            Observation {
+                key,
+                outer: Outer::from_vlans(Vlans([vlan, 0])),
+                packets,
+                bytes: packets * length,
+                first_ms: at.min(to),
+                last_ms: at.max(to),
+                tcp,
+                opening,
+                first_flags: if is_tcp { first & flags } else { 0 },
+                ttl,
+                dscp: first,
+                fragmented,
+                interface,
+                length_min,
+                length_max: length_min,
+            }
+        })
 }
 
 fn epochs() -> impl Strategy<Value = Vec<Vec<Observation>>> {
@@ -87,6 +97,11 @@ fn run_as(settings: AggregatorSettings, epochs: &[Vec<Observation>], batched: bo
         for seen in &mut seen {
             seen.first_ms += now_ms;
             seen.last_ms += now_ms;
+            if let OpeningTime::At(time_us) = seen.opening {
+                #[expect(clippy::cast_possible_truncation, reason = "times wrap")]
+                let now_us = (now_ms * 1_000) as u32;
+                seen.opening = OpeningTime::At(time_us.wrapping_add(now_us));
+            }
         }
         if batched {
             aggregator.handle_observations(&seen, &mut emit);

@@ -34,7 +34,7 @@ pub(super) fn decide(key: &FlowKey, sides: &[Side; 2]) -> Roles {
     if let Some(reversed) = asker(key) {
         let evidence = match first {
             Some(sender) if sender != reversed => RoleEvidence::PortRank,
-            _ if !sides[usize::from(reversed)].seen => RoleEvidence::PortRank,
+            _ if !sides[usize::from(reversed)].seen() => RoleEvidence::PortRank,
             _ => RoleEvidence::FirstPacket,
         };
         return Roles { reversed, evidence };
@@ -66,7 +66,7 @@ fn first_sender(sides: &[Side; 2]) -> Option<bool> {
 /// Who sent the SYN, or to whom the SYN-ACK went. Of two SYN (a simultaneous open, or a port used
 /// again the other way round within one epoch) the earlier decides, then the ports.
 fn opener(sides: &[Side; 2], key: &FlowKey) -> Option<bool> {
-    let by = |bit: u8| (sides[0].opening & bit != 0, sides[1].opening & bit != 0);
+    let by = |bit: u8| (sides[0].opening() & bit != 0, sides[1].opening() & bit != 0);
     let both = || Some(first_sender(sides).or_else(|| port_rank(key)).unwrap_or_default());
     match by(SYN) {
         (true, false) => Some(false),
@@ -120,8 +120,8 @@ pub(super) fn handshake(number: u8, initiator: &Side, responder: &Side) -> Hands
     if number != protocol::TCP {
         return Handshake::None;
     }
-    let syn = initiator.opening & SYN != 0;
-    let syn_ack = responder.opening & SYN_ACK != 0;
+    let syn = initiator.opening() & SYN != 0;
+    let syn_ack = responder.opening() & SYN_ACK != 0;
     if (syn || syn_ack) && initiator.flags_ever & tcp_flag::ACK != 0 {
         // Whoever opens a connection acknowledges only what was accepted. So one half of the
         // handshake may be missing here (lost, or that direction is not mirrored): the other proves it.
@@ -134,5 +134,5 @@ pub(super) fn handshake(number: u8, initiator: &Side, responder: &Side) -> Hands
         let refused = responder.flags_ever & tcp_flag::RST != 0;
         return if refused { Handshake::Rejected } else { Handshake::Syn };
     }
-    if initiator.seen && responder.seen { Handshake::None } else { Handshake::OneWay }
+    if initiator.seen() && responder.seen() { Handshake::None } else { Handshake::OneWay }
 }

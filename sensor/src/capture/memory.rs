@@ -18,7 +18,7 @@ use aya::Ebpf;
 use aya::maps::{Map, MapData};
 use flow::inspect::{Conversation, InspectTotals};
 use flow::kernel::{CoarseSlot, Cpu, Set};
-use flow::{Outer, Slot};
+use flow::{HandshakeSlot, Outer, Slot};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::CaptureError;
@@ -33,6 +33,8 @@ pub(super) unsafe trait Shared: Copy + 'static {}
 
 // SAFETY: `repr(C)`, two integers.
 unsafe impl Shared for Outer {}
+// SAFETY: `repr(C)`, two integers.
+unsafe impl Shared for HandshakeSlot {}
 // SAFETY: `repr(C)`, integers; its fields are followed only by what the alignment adds.
 unsafe impl Shared for Cpu {}
 // SAFETY: `repr(C)`, an array of slots, which are integers only.

@@ -157,7 +157,8 @@ impl KernelCapture {
             }
             chosen.push(interface);
         }
-        let mut epochs = Epochs::load(options.sizes)?;
+        let indices: Vec<u32> = chosen.iter().map(|interface| interface.index).collect();
+        let mut epochs = Epochs::load(options.sizes, &indices)?;
         let mut attached: Vec<Attached> = Vec::with_capacity(chosen.len());
         let mut watch = Watch::default();
         for interface in chosen {

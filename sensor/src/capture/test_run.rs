@@ -38,7 +38,7 @@ impl KernelTestRun {
     ///
     /// As [`super::KernelCapture::attach`], those about interfaces aside.
     pub fn load(sizes: TableSizes) -> Result<Self, CaptureError> {
-        let mut epochs = Epochs::load(sizes)?;
+        let mut epochs = Epochs::load(sizes, &[])?;
         // The others are as long in the verifier; they are loaded when somebody wants them.
         epochs.program("count_drop")?;
         Ok(Self { epochs })
@@ -57,7 +57,7 @@ impl KernelTestRun {
         entries: &[(&str, u32)],
         sizes: TableSizes,
     ) -> Result<Self, CaptureError> {
-        Ok(Self { epochs: Epochs::load_object(object, [constants, entries], sizes)? })
+        Ok(Self { epochs: Epochs::load_object(object, [constants, entries], sizes, &[])? })
     }
 
     /// A handle that gives frames to one program while another thread drains.

@@ -3,7 +3,9 @@
 //! default file.
 
 mod bounded;
+mod collector;
 mod listen;
+mod outputs;
 #[cfg(test)]
 mod tests;
 
@@ -16,7 +18,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use bounded::{Bounded, PowerOfTwo};
+pub use collector::{Collector, Transport};
 pub use listen::ListenAddress;
+pub use outputs::OutputConfigError;
 
 use crate::aggregate::{AggregatorSettings, ApartBy};
 use crate::capture::TableSizes;
@@ -25,12 +29,30 @@ use crate::capture::TableSizes;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum OutputKind {
-    /// One record a line, as JSON.
+    /// One record a line, as JSON or as Zeek's conn.log.
     Json,
+    /// Comma-separated values with a header.
+    Csv,
+    /// Parquet files.
+    Parquet,
+    /// Exported to an IPFIX collector.
+    Ipfix,
     /// Sealed, spooled and sent to the backend.
     Uplink,
     /// Counted only.
     Null,
+}
+
+/// What lines of the output "json" look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Schema {
+    /// JSON with our own names.
+    Native,
+    /// JSON with the names of the Elastic Common Schema.
+    Ecs,
+    /// Zeek's conn.log, tab-separated.
+    Zeek,
 }
 
 /// What happens to a frame after it was counted.
@@ -62,6 +84,9 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Longest wait between two drains, milliseconds.
 pub type EpochMs = Bounded<10, 10_000>;
+/// Processors that build flows, at most.
+pub const CPUS_MAX: usize = 256;
+
 /// A processor's number.
 pub type Cpu = Bounded<0, 4_095>;
 
@@ -151,22 +176,52 @@ sections! {
         idle_timeout_ms: Bounded<100, 3_600_000> = Bounded::fixed::<15_000>();
         /// How long a closed TCP connection is kept for late packets, milliseconds: 0 to 60000.
         linger_ms: Bounded<0, 60_000> = Bounded::fixed::<2_000>();
-        /// Flows held at once, about 250 bytes each: 1 to 100000000. The one nearest to its end
+        /// Flows held at once, about 220 bytes each: 1 to 100000000. The one nearest to its end
         /// goes when the table is full; it is reported, with that reason.
         flows_open_max: Bounded<1, 100_000_000> = Bounded::fixed::<1_000_000>();
         /// What of VLAN tags and tunnels keeps flows with equal addresses apart: "everything",
         /// "conversation" (not MPLS labels and GTP-U endpoints, which differ by direction) or
         /// "nothing" (for a mirror port that tags one direction only).
         apart_by: ApartBy = ApartBy::Conversation;
-        /// Processor that aggregates; unset: any.
-        aggregate_cpu: Option<Cpu> = None;
+        /// Processors that build the flows, with one thread and one part of the table each (a number
+        /// may stand here twice); empty: one thread, on any. At most 256.
+        cpus: Vec<Cpu> = Vec::new();
     }
     /// Where the records go.
     output: OutputConfig {
-        /// Any of "json", "uplink", "null".
+        /// Any of "json", "csv", "parquet", "ipfix", "uplink", "null"; docs/outputs.md explains each.
         kinds: Vec<OutputKind> = vec![OutputKind::Json];
         /// File that "json" writes; unset: standard output.
         json_file: Option<PathBuf> = None;
+        /// What its lines look like: "native" and "ecs" (Elastic Common Schema) are JSON, "zeek" is
+        /// Zeek's conn.log.
+        json_schema: Schema = Schema::Native;
+        /// File that "csv" writes; unset: standard output.
+        csv_file: Option<PathBuf> = None;
+        /// File that "parquet" writes. Until it is complete it is called ".partial".
+        parquet_file: Option<PathBuf> = None;
+        /// Records of one row group: 1024 to 1048576. They are held in memory, about 200 bytes each,
+        /// and written together.
+        parquet_group_records: Bounded<1_024, 1_048_576> = Bounded::fixed::<65_536>();
+        /// A file ends when it is so long, bytes: 4096 to 1099511627776; unset: never. With this or
+        /// the next setting, "flows.json" is a series: "flows.20260528T202640Z.000001.json" and so on.
+        rotate_bytes: Option<Bounded<4_096, 1_099_511_627_776>> = None;
+        /// A file ends with its hour, day or other period of this length, milliseconds since the Unix
+        /// epoch: 1000 to 604800000; unset: never.
+        rotate_ms: Option<Bounded<1_000, 604_800_000>> = None;
+        /// Complete files of a series that are kept: 1 to 1000000; the oldest are deleted. Unset: all.
+        files_max: Option<Bounded<1, 1_000_000>> = None;
+        /// Collector that "ipfix" exports to: `udp://HOST:PORT` or `tcp://HOST:PORT`.
+        ipfix_collector: Option<Collector> = None;
+        /// Observation domain in every message, which tells this sensor from others: 0 to 4294967295.
+        ipfix_domain: Bounded<0, 4_294_967_295> = Bounded::fixed::<1>();
+        /// Longest message, bytes: 512 to 65507. Over UDP it has to fit into a packet on the way there
+        /// (1452 on an Ethernet over IPv6).
+        ipfix_message_bytes_max: Bounded<512, 65_507> = Bounded::fixed::<1_400>();
+        /// Over UDP, how often templates are sent again, milliseconds: 1000 to 3600000.
+        ipfix_template_ms: Bounded<1_000, 3_600_000> = Bounded::fixed::<60_000>();
+        /// Over UDP, messages after which templates are sent again: 1 to 1000000.
+        ipfix_template_messages: Bounded<1, 1_000_000> = Bounded::fixed::<1_024>();
     }
     /// The link to the backend.
     uplink: UplinkConfig {
@@ -287,7 +342,12 @@ impl Config {
             (
                 "kinds",
                 self.output.kinds.is_empty(),
-                "no output, expected at least one of `json`, `uplink`, `null`",
+                "no output, expected at least one of `json`, `csv`, `parquet`, `ipfix`, `uplink`, `null`",
+            ),
+            (
+                "cpus",
+                self.flows.cpus.len() > CPUS_MAX,
+                "more processors than 256, expected at most that many",
             ),
             (
                 "state_dir",

@@ -70,7 +70,7 @@ fn errors_name_file_line_key_and_range() {
     rejected(
         "[output]\nkinds = [\"jsn\"]\n",
         &expect![
-            "sensor.toml, line 2, key `output.kinds`: unknown variant `jsn`, expected one of `json`, `uplink`, `null`"
+            "sensor.toml, line 2, key `output.kinds`: unknown variant `jsn`, expected one of `json`, `csv`, `parquet`, `ipfix`, `uplink`, `null`"
         ],
     );
     rejected(
@@ -137,13 +137,13 @@ fn errors_name_the_key_of_a_list_and_what_makes_no_sense() {
     rejected(
         "# outputs\n\n[output]\nkinds = [\n  \"json\",\n  \"foo\",\n]\n",
         &expect![
-            "sensor.toml, line 6, key `output.kinds`: unknown variant `foo`, expected one of `json`, `uplink`, `null`"
+            "sensor.toml, line 6, key `output.kinds`: unknown variant `foo`, expected one of `json`, `csv`, `parquet`, `ipfix`, `uplink`, `null`"
         ],
     );
     rejected(
         "[output]\n\nkinds = []\n",
         &expect![
-            "sensor.toml, line 3, key `output.kinds`: no output, expected at least one of `json`, `uplink`, `null`"
+            "sensor.toml, line 3, key `output.kinds`: no output, expected at least one of `json`, `csv`, `parquet`, `ipfix`, `uplink`, `null`"
         ],
     );
     rejected(
@@ -156,6 +156,88 @@ fn errors_name_the_key_of_a_list_and_what_makes_no_sense() {
         "capture = 3\n",
         &expect![
             "sensor.toml, line 1, key `capture`: invalid type: integer `3`, expected a section with keys"
+        ],
+    );
+}
+
+#[test]
+fn outputs_that_do_not_go_together_are_named() {
+    use super::OutputKind::{Csv, Ipfix, Json, Null, Parquet};
+    let with = |kinds: &[super::OutputKind], change: fn(&mut super::OutputConfig)| {
+        let mut settings = Config::default().output;
+        settings.kinds = kinds.to_vec();
+        change(&mut settings);
+        settings.check().map_or_else(|error| error.to_string(), |()| String::new())
+    };
+    let told = [
+        with(&[Parquet], |_| {}),
+        with(&[Ipfix], |_| {}),
+        with(&[Json, Csv], |_| {}),
+        with(&[Json, Parquet], |settings| {
+            settings.json_file = Some("same".into());
+            settings.parquet_file = Some("same".into());
+        }),
+        with(&[Csv], |settings| settings.rotate_ms = Some(super::Bounded::fixed::<1_000>())),
+    ];
+    expect![[r"
+        output `parquet` has no file: use --out FILE, or set output.parquet_file
+        output `ipfix` has no collector: use --collector udp://HOST:PORT or tcp://HOST:PORT, or set output.ipfix_collector
+        outputs `json` and `csv` would both write to standard output: give one of them a file
+        outputs `json` and `parquet` would both write same
+        output `csv` goes to standard output, which cannot be rotated: give it a file, or leave output.rotate_bytes and output.rotate_ms out"]]
+    .assert_eq(&told.join("\n"));
+    assert_eq!(with(&[Json, Null, Csv], |settings| settings.csv_file = Some("a".into())), "");
+}
+
+#[test]
+fn the_file_of_a_flag_is_that_of_the_only_output_with_one() {
+    use super::OutputKind::{Csv, Json, Null, Parquet, Uplink};
+    for (kinds, expected) in [
+        (vec![Json, Uplink], "Ok(()) json"),
+        (vec![Csv], "Ok(()) csv"),
+        (vec![Null, Parquet], "Ok(()) parquet"),
+        (vec![Null], "Err(NoFileOutput)"),
+        (vec![Csv, Parquet], "Err(ManyFileOutputs)"),
+    ] {
+        let mut settings = Config::default().output;
+        settings.kinds = kinds;
+        let set = settings.set_file(Path::new("file"));
+        let files = [
+            ("json", &settings.json_file),
+            ("csv", &settings.csv_file),
+            ("parquet", &settings.parquet_file),
+        ];
+        let name = files.iter().find(|(_, file)| file.is_some()).map_or("", |(name, _)| name);
+        assert_eq!(format!("{set:?} {name}").trim_end(), expected);
+    }
+    let mut settings = Config::default().output;
+    assert_eq!(settings.to_stdout(), Some("json"));
+    settings.kinds = vec![Parquet];
+    assert_eq!(settings.to_stdout(), None);
+}
+
+#[test]
+fn a_collector_and_a_schema_are_read_and_checked() {
+    let text = "[output]\nkinds = [\"ipfix\"]\nipfix_collector = \"tcp://[::1]:9995\"\n";
+    let read = Config::parse(text, Path::new("some")).expect("a valid file");
+    let again = Config::parse(&read.to_documented_toml(), Path::new("some"));
+    assert_eq!(again.expect("what is printed is valid"), read);
+    rejected(
+        "[output]\nipfix_collector = \"127.0.0.1\"\n",
+        &expect![
+            "sensor.toml, line 2, key `output.ipfix_collector`: `127.0.0.1` is no collector, expected udp://HOST:PORT or tcp://HOST:PORT"
+        ],
+    );
+    rejected(
+        "[output]\njson_schema = \"elastic\"\n",
+        &expect![
+            "sensor.toml, line 2, key `output.json_schema`: unknown variant `elastic`, expected one of `native`, `ecs`, `zeek`"
+        ],
+    );
+    rejected(
+        "[output]\nrotate_bytes = 1\n",
+        &expect![
+            "sensor.toml, line 2, key `output.rotate_bytes`: invalid value: integer `1`, expected a number from 4096 to 1099511627776"
         ],
     );
 }
@@ -174,9 +256,9 @@ fn a_file_that_is_no_text_or_has_no_end_is_an_error() {
 }
 
 #[test]
-#[expect(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
+#[expect(clippy::too_many_lines, reason = "it is one file")]
 fn default_file() {
-    expect![[r##"
+    expect![[r#"
         # What is captured, and how the kernel's flow cache is emptied.
         [capture]
         # Interfaces to listen on; the two of an optical TAP are one sensor.
@@ -211,22 +293,52 @@ fn default_file() {
         idle_timeout_ms = 15000
         # How long a closed TCP connection is kept for late packets, milliseconds: 0 to 60000.
         linger_ms = 2000
-        # Flows held at once, about 250 bytes each: 1 to 100000000. The one nearest to its end
+        # Flows held at once, about 220 bytes each: 1 to 100000000. The one nearest to its end
         # goes when the table is full; it is reported, with that reason.
         flows_open_max = 1000000
         # What of VLAN tags and tunnels keeps flows with equal addresses apart: "everything",
         # "conversation" (not MPLS labels and GTP-U endpoints, which differ by direction) or
         # "nothing" (for a mirror port that tags one direction only).
         apart_by = "conversation"
-        # Processor that aggregates; unset: any.
-        #aggregate_cpu =
+        # Processors that build the flows, with one thread and one part of the table each (a number
+        # may stand here twice); empty: one thread, on any. At most 256.
+        cpus = []
 
         # Where the records go.
         [output]
-        # Any of "json", "uplink", "null".
+        # Any of "json", "csv", "parquet", "ipfix", "uplink", "null"; docs/outputs.md explains each.
         kinds = ["json"]
         # File that "json" writes; unset: standard output.
         #json_file =
+        # What its lines look like: "native" and "ecs" (Elastic Common Schema) are JSON, "zeek" is
+        # Zeek's conn.log.
+        json_schema = "native"
+        # File that "csv" writes; unset: standard output.
+        #csv_file =
+        # File that "parquet" writes. Until it is complete it is called ".partial".
+        #parquet_file =
+        # Records of one row group: 1024 to 1048576. They are held in memory, about 200 bytes each,
+        # and written together.
+        parquet_group_records = 65536
+        # A file ends when it is so long, bytes: 4096 to 1099511627776; unset: never. With this or
+        # the next setting, "flows.json" is a series: "flows.20260528T202640Z.000001.json" and so on.
+        #rotate_bytes =
+        # A file ends with its hour, day or other period of this length, milliseconds since the Unix
+        # epoch: 1000 to 604800000; unset: never.
+        #rotate_ms =
+        # Complete files of a series that are kept: 1 to 1000000; the oldest are deleted. Unset: all.
+        #files_max =
+        # Collector that "ipfix" exports to: `udp://HOST:PORT` or `tcp://HOST:PORT`.
+        #ipfix_collector =
+        # Observation domain in every message, which tells this sensor from others: 0 to 4294967295.
+        ipfix_domain = 1
+        # Longest message, bytes: 512 to 65507. Over UDP it has to fit into a packet on the way there
+        # (1452 on an Ethernet over IPv6).
+        ipfix_message_bytes_max = 1400
+        # Over UDP, how often templates are sent again, milliseconds: 1000 to 3600000.
+        ipfix_template_ms = 60000
+        # Over UDP, messages after which templates are sent again: 1 to 1000000.
+        ipfix_template_messages = 1024
 
         # The link to the backend.
         [uplink]
@@ -250,6 +362,6 @@ fn default_file() {
         # Whether that may be an address that other machines reach. There is no password and no
         # encryption: whoever reaches it can read how much traffic the organisation has.
         allow_remote = false
-    "##]]
+    "#]]
     .assert_eq(&Config::default().to_documented_toml());
 }

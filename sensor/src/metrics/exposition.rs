@@ -197,6 +197,17 @@ fn counters(summary: &Summary) -> Vec<Metric> {
             Some(summary.records_missed),
         ),
         ("output_failures", "Failed calls of outputs.", Some(summary.output_failures)),
+        (
+            "records_exported",
+            "Records given to the network on their way to a collector.",
+            Some(summary.records_exported),
+        ),
+        (
+            "records_unsent",
+            "Records that could not be sent to the collector.",
+            Some(summary.records_unsent),
+        ),
+        ("files_deleted", "Old files that outputs deleted.", Some(summary.files_deleted)),
     ];
     if summary.has_uplink() {
         counters.extend(uplink_counters(summary));

@@ -79,6 +79,9 @@ fn the_list_of_metrics() {
         counter spanwatch_records_folded
         counter spanwatch_records_missed
         counter spanwatch_output_failures
+        counter spanwatch_records_exported
+        counter spanwatch_records_unsent
+        counter spanwatch_files_deleted
         counter spanwatch_records_recovered
         counter spanwatch_records_sealed
         counter spanwatch_records_acked

@@ -3,7 +3,7 @@
 
 use std::io::Read;
 
-use pcap_parser::{PcapHeader, parse_pcap_header};
+use pcap_parser::parse_pcap_header;
 
 use super::window::Window;
 use super::{CaptureFileError, CapturedFrame, LinkType, RECORD_BYTES_MAX, need};
@@ -13,13 +13,23 @@ const FILE_HEADER_BYTES: usize = 24;
 /// one).
 const MODIFIED_SWAPPED: [u8; 4] = [0xa1, 0xb2, 0xcd, 0x34];
 
+/// What a record says of its packet.
+struct RecordHeader {
+    seconds: u32,
+    /// Micro- or nanoseconds.
+    ticks: u32,
+    captured: u32,
+    wire: u32,
+}
+
 /// A classic pcap file behind its header.
 pub(super) struct Classic {
-    header: PcapHeader,
     link: LinkType,
     big_endian: bool,
     record_header_bytes: usize,
-    ticks_per_ms: u64,
+    is_nanosecond: bool,
+    /// Longest record that is no fault.
+    captured_bytes_max: u32,
 }
 
 impl Classic {
@@ -53,19 +63,67 @@ impl Classic {
             .map_err(|number| CaptureFileError::LinkType { offset: 20, number })?;
         let modified = modified_swapped || header.is_modified_format();
         window.consume(FILE_HEADER_BYTES);
+        let record_bytes_max = u32::try_from(RECORD_BYTES_MAX).expect("it is 16 MiB");
         Ok(Self {
             link,
             big_endian: header.is_bigendian(),
             record_header_bytes: if modified { 24 } else { 16 },
-            ticks_per_ms: if header.is_nanosecond_precision() { 1_000_000 } else { 1_000 },
-            header,
+            is_nanosecond: header.is_nanosecond_precision(),
+            // A snap length of 0 says nothing.
+            captured_bytes_max: match header.snaplen {
+                0 => record_bytes_max,
+                snap => snap.min(record_bytes_max),
+            },
         })
     }
 
+    #[inline]
     pub(super) fn next_frame<'w, R: Read>(
         &self,
         window: &'w mut Window<R>,
     ) -> Result<Option<CapturedFrame<'w>>, CaptureFileError> {
+        let record = match self.whole_record(window.held()) {
+            Some(record) => record,
+            None => match self.read_record(window)? {
+                Some(record) => record,
+                None => return Ok(None),
+            },
+        };
+        window.consume(self.record_header_bytes);
+        let ticks_us = if self.is_nanosecond { record.ticks / 1_000 } else { record.ticks };
+        Ok(Some(CapturedFrame {
+            time_ms: Some(u64::from(record.seconds) * 1_000 + u64::from(ticks_us / 1_000)),
+            time_us: Some(u64::from(record.seconds) * 1_000_000 + u64::from(ticks_us)),
+            wire_bytes: u64::from(record.wire.max(record.captured)),
+            link: self.link,
+            bytes: window.take(record.captured as usize),
+        }))
+    }
+
+    /// What the next record says, when all of it is held and nothing is wrong with it.
+    #[inline]
+    fn whole_record(&self, held: &[u8]) -> Option<RecordHeader> {
+        let record = self.header(held)?;
+        let whole = self.record_header_bytes + record.captured as usize;
+        (record.captured <= self.captured_bytes_max && held.len() >= whole).then_some(record)
+    }
+
+    #[inline]
+    fn header(&self, held: &[u8]) -> Option<RecordHeader> {
+        let words = held.first_chunk::<16>()?;
+        let word = |at: usize| {
+            let bytes = words[at..].first_chunk().copied().unwrap_or_default();
+            if self.big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
+        };
+        Some(RecordHeader { seconds: word(0), ticks: word(4), captured: word(8), wire: word(12) })
+    }
+
+    /// The same after reading on; `None` at the end of the file.
+    #[cold]
+    fn read_record<R: Read>(
+        &self,
+        window: &mut Window<R>,
+    ) -> Result<Option<RecordHeader>, CaptureFileError> {
         const WHAT: &str = "packet record";
         let offset = window.offset();
         if let Err(error) = need(window, self.record_header_bytes, WHAT) {
@@ -75,39 +133,16 @@ impl Classic {
                 error => Err(error),
             };
         }
-        let word = |at: usize, held: &[u8]| {
-            let bytes = held[at..].first_chunk().copied().unwrap_or_default();
-            if self.big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
-        };
-        let held = window.held();
-        let (seconds, ticks) = (word(0, held), word(4, held));
-        let (captured, wire) = (word(8, held), word(12, held));
-        let captured_bytes = captured as usize;
-        if captured_bytes > RECORD_BYTES_MAX {
+        let record = self.header(window.held()).expect("a whole record header was just read");
+        if record.captured > self.captured_bytes_max {
             return Err(CaptureFileError::Length {
                 what: "captured length of the packet",
                 offset,
-                value: u64::from(captured),
-                maximum: RECORD_BYTES_MAX as u64,
+                value: u64::from(record.captured),
+                maximum: u64::from(self.captured_bytes_max),
             });
         }
-        // A snap length of 0 says nothing.
-        if self.header.snaplen != 0 && captured > self.header.snaplen {
-            return Err(CaptureFileError::Length {
-                what: "captured length of the packet",
-                offset,
-                value: u64::from(captured),
-                maximum: u64::from(self.header.snaplen),
-            });
-        }
-        need(window, self.record_header_bytes + captured_bytes, WHAT)?;
-        window.consume(self.record_header_bytes);
-        let time_ms = u64::from(seconds) * 1_000 + u64::from(ticks) / self.ticks_per_ms;
-        Ok(Some(CapturedFrame {
-            time_ms: Some(time_ms),
-            wire_bytes: u64::from(wire.max(captured)),
-            link: self.link,
-            bytes: window.take(captured_bytes),
-        }))
+        need(window, self.record_header_bytes + record.captured as usize, WHAT)?;
+        Ok(Some(record))
     }
 }

@@ -88,7 +88,12 @@ impl LinkType {
 
     /// Where the network header of `frame` starts; `None` when the link header is cut.
     #[must_use]
+    #[inline]
     pub fn network(self, frame: &[u8]) -> Option<LinkLayer> {
+        if self == Self::Ethernet { Some(LinkLayer::Ethernet) } else { self.other_network(frame) }
+    }
+
+    fn other_network(self, frame: &[u8]) -> Option<LinkLayer> {
         let (offset, ethertype) = match self {
             Self::Ethernet => return Some(LinkLayer::Ethernet),
             Self::Ipv4 => (0, ETHERTYPE_IPV4),

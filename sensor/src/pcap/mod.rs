@@ -31,6 +31,8 @@ pub const INTERFACES_MAX: usize = 65_536;
 pub struct CapturedFrame<'a> {
     /// When it was captured, milliseconds since the Unix epoch; `None` where the file does not say.
     pub time_ms: Option<u64>,
+    /// The same in microseconds.
+    pub time_us: Option<u64>,
     /// Length on the wire, bytes.
     pub wire_bytes: u64,
     /// What it begins with.
@@ -203,6 +205,7 @@ impl<R: Read> CaptureFile<R> {
     ///
     /// # Errors
     /// When the file is cut or broken here. The frames before stay valid; nothing follows.
+    #[inline]
     pub fn next_frame(&mut self) -> Result<Option<CapturedFrame<'_>>, CaptureFileError> {
         if self.broken {
             return Ok(None);

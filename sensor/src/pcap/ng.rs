@@ -68,8 +68,10 @@ impl Ng {
                 interface.link.map_err(|number| CaptureFileError::LinkType { offset, number })?;
             let captured = interface.captured(&found, block_bytes, offset)?;
             let block = window.take(block_bytes);
+            let time_us = found.ticks.map(|ticks| interface.time_us(ticks));
             return Ok(Some(CapturedFrame {
-                time_ms: found.ticks.map(|ticks| interface.time_ms(ticks)),
+                time_ms: time_us.map(|time_us| time_us / 1_000),
+                time_us,
                 wire_bytes: u64::from(found.wire.max(captured)),
                 link,
                 bytes: &block[found.data_at..found.data_at + captured as usize],
@@ -243,13 +245,13 @@ impl Interface {
         Ok(found.captured)
     }
 
-    /// A time of this interface's clock, milliseconds since the Unix epoch; one before it counts as
+    /// A time of this interface's clock, microseconds since the Unix epoch; one before it counts as
     /// 0.
-    fn time_ms(&self, ticks: u64) -> u64 {
-        // Both factors are under 2^74, and a resolution may exceed the product.
-        let ms = u128::from(ticks) * 1_000 / self.ticks_per_second;
-        let offset_ms = i128::from(self.clock_offset_s) * 1_000;
-        let ms = i128::try_from(ms).unwrap_or(i128::MAX).saturating_add(offset_ms);
-        u64::try_from(ms.max(0)).unwrap_or(u64::MAX)
+    fn time_us(&self, ticks: u64) -> u64 {
+        // Both factors are under 2^84, and a resolution may exceed the product.
+        let us = u128::from(ticks) * 1_000_000 / self.ticks_per_second;
+        let offset_us = i128::from(self.clock_offset_s) * 1_000_000;
+        let us = i128::try_from(us).unwrap_or(i128::MAX).saturating_add(offset_us);
+        u64::try_from(us.max(0)).unwrap_or(u64::MAX)
     }
 }

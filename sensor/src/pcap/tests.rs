@@ -248,7 +248,7 @@ fn faults_name_the_place_and_keep_what_was_before() {
             classic(&[0, 0, u32::MAX, 60], &[0; 60]),
             (
                 1,
-                "captured length of the packet at byte 44: 4294967295 is out of range, at most 16777216",
+                "captured length of the packet at byte 44: 4294967295 is out of range, at most 100",
             ),
         ),
         (

@@ -23,7 +23,7 @@ const CHUNK_BYTES: usize = 256 << 10;
 const CHUNKS: usize = 4;
 
 /// A capture that is being read.
-pub(super) struct Input {
+pub(crate) struct Input {
     bytes: Bytes,
     stop: Arc<Stop>,
     /// Bytes given so far, for whoever shows progress.
@@ -37,7 +37,7 @@ enum Bytes {
 
 impl Input {
     /// Opens it. Adds what is read to `bytes_read`.
-    pub(super) fn open(
+    pub(crate) fn open(
         path: &Path,
         stop: &Arc<Stop>,
         bytes_read: &Arc<AtomicU64>,
@@ -84,17 +84,17 @@ impl Read for Input {
 }
 
 /// Whether this is the name of standard input.
-pub(super) fn is_stdin(path: &Path) -> bool {
+pub(crate) fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == STDIN
 }
 
 /// What people are told of it.
-pub(super) fn name(path: &Path) -> String {
+pub(crate) fn name(path: &Path) -> String {
     if is_stdin(path) { "standard input".to_owned() } else { path.display().to_string() }
 }
 
 /// How many bytes it has, where that is known before they are read.
-pub(super) fn size(path: &Path) -> Option<u64> {
+pub(crate) fn size(path: &Path) -> Option<u64> {
     if is_stdin(path) {
         return size_of(&File::from(io::stdin().as_fd().try_clone_to_owned().ok()?));
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use flow::{Books, Observation};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
@@ -32,6 +32,19 @@ const POLL_FRAMES: u64 = 64;
 /// When it cannot begin: no interface, no permission, no driver support, or an output that cannot
 /// be opened.
 pub fn run(config: &Config, options: &Options) -> Result<Outcome, PipelineError> {
+    let source = listen(config)?;
+    let (stop, handle) = stop_on_signals()
+        .map_err(|source| PipelineError::Start { what: "the signal handler", source })?;
+    let outcome = run_source(config, options, source, &stop);
+    handle.close();
+    outcome
+}
+
+/// Attaches to the configured interfaces and gives up the rights that only this needed.
+///
+/// # Errors
+/// No interface, no permission, or no driver support.
+pub(crate) fn listen(config: &Config) -> Result<Box<dyn Source>, PipelineError> {
     if config.capture.interfaces.is_empty() {
         return Err(PipelineError::NoInterface);
     }
@@ -54,31 +67,32 @@ pub fn run(config: &Config, options: &Options) -> Result<Outcome, PipelineError>
     if let Err(error) = drop_privileges() {
         tracing::warn!("the rights that only attaching needed could not be given up: {error}");
     }
-    let (stop, handle) = stop_on_signals()
-        .map_err(|source| PipelineError::Start { what: "the signal handler", source })?;
     let interfaces = config.capture.interfaces.clone();
     let source = Kernel::new(capture, interfaces).map_err(PipelineError::Capture)?;
-    let outcome = run_source(config, options, Box::new(source), &stop);
-    handle.close();
-    outcome
+    Ok(Box::new(source))
 }
 
 /// A message for each SIGINT, SIGTERM or SIGHUP; a hang-up only where this process was not started so as
 /// to ignore it, as `nohup` does.
 pub(crate) fn stop_on_signals() -> std::io::Result<(Receiver<()>, Handle)> {
+    let (tell, stop) = bounded(SIGNALS_MAX);
+    Ok((stop, stop_on_signals_with(tell)?))
+}
+
+/// The same, to where other messages to stop come from, too.
+pub(crate) fn stop_on_signals_with(tell: Sender<()>) -> std::io::Result<Handle> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     if !ignores(SIGHUP) {
         signals.add_signal(SIGHUP)?;
     }
     let handle = signals.handle();
-    let (tell, stop) = bounded(SIGNALS_MAX);
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for _signal in signals.forever() {
             // Two are all that anybody waits for.
             let _enough = tell.try_send(());
         }
     })?;
-    Ok((stop, handle))
+    Ok(handle)
 }
 
 /// Whether this process ignores the signal.

@@ -11,11 +11,16 @@ use flow::{Books, Malformed, Observation};
 
 use super::drain::{Drain, EpochEnd, EpochFacts, Message};
 use super::folding::Folding;
-use super::{Options, Outcome, Patience, PipelineError, SENSOR_VERSION, Stage, wall_ms};
-use crate::aggregate::Aggregator;
+use super::{
+    Options, Outcome, Patience, PipelineError, SENSOR_VERSION, Stage, aggregating_cpu, flow_table,
+    wall_ms,
+};
+use crate::aggregate::{FlowTable, Identities, Identity};
 use crate::capture::{Folded, LogFill};
 use crate::config::{Config, Cpu};
+use crate::sink::Outputs;
 use crate::summary::Summary;
+use crate::top::{Counted, Feed};
 use crate::traits::PacketTraits;
 
 /// Chunks between the threads. When they are all full the drain waits, and the kernel's cache takes
@@ -115,12 +120,24 @@ pub trait Source: Send {
 pub fn run_source(
     config: &Config,
     options: &Options,
+    source: Box<dyn Source>,
+    stop: &Receiver<()>,
+) -> Result<Outcome, PipelineError> {
+    run_watched(config, options, source, stop, None)
+}
+
+/// The same, while somebody looks on.
+pub(crate) fn run_watched(
+    config: &Config,
+    options: &Options,
     mut source: Box<dyn Source>,
     stop: &Receiver<()>,
+    feed: Option<Feed>,
 ) -> Result<Outcome, PipelineError> {
     let facts = source.facts();
     let summary = Summary {
-        command: "run",
+        // Who looks on keeps no books for `balance` and serves no metrics.
+        command: if feed.is_some() { "top" } else { "run" },
         sensor_version: SENSOR_VERSION,
         interfaces: facts.interfaces,
         xdp_mode: facts.xdp_mode,
@@ -133,6 +150,8 @@ pub fn run_source(
     let target = Duration::from_millis(config.capture.epoch_ms.get());
     let longest = Duration::from_millis(config.capture.epoch_ms_max.get());
     let drain_cpu = config.capture.drain_cpu;
+    let aggregating_cpu = aggregating_cpu(config);
+    let live = Live::new(config, feed)?;
     let mut drain = Drain::new(chunks, spare);
     let faults = thread::scope(|scope| {
         let draining = thread::Builder::new()
@@ -142,11 +161,10 @@ pub fn run_source(
                 drain.run(source.as_mut(), target, longest, stop);
             })
             .map_err(|source| PipelineError::Start { what: "the drain", source })?;
-        let config = &config;
         let stage = &mut stage;
         let aggregate = move || {
-            pin(config.flows.aggregate_cpu, "aggregator");
-            Live::new(config).run(&received, &empties, stage);
+            pin(aggregating_cpu, "aggregator");
+            live.run(&received, &empties, stage);
         };
         let aggregating = thread::Builder::new()
             .name("aggregate".to_owned())
@@ -168,7 +186,10 @@ pub fn run_source(
 
 /// The aggregating thread.
 struct Live {
-    aggregator: Aggregator,
+    flows: Box<dyn FlowTable>,
+    identities: Identities,
+    /// Those of one chunk.
+    chunk_identities: Vec<Identity>,
     folding: Folding,
     counts: Counts,
     epochs: Epochs,
@@ -176,18 +197,24 @@ struct Live {
     epoch_end_ms: Option<u64>,
     /// When it was last told that packets are being folded.
     fold_warned: Option<Instant>,
+    /// Who looks on.
+    feed: Option<Feed>,
 }
 
 impl Live {
-    fn new(config: &Config) -> Self {
-        Self {
-            aggregator: Aggregator::new(config.aggregator()),
+    fn new(config: &Config, feed: Option<Feed>) -> Result<Self, PipelineError> {
+        let (flows, identities) = flow_table(config)?;
+        Ok(Self {
+            flows,
+            identities,
+            chunk_identities: Vec::new(),
             folding: Folding::new(config.flows.active_timeout_ms.get()),
             counts: Counts::default(),
             epochs: Epochs::default(),
             epoch_end_ms: None,
             fold_warned: None,
-        }
+            feed,
+        })
     }
 
     fn run(
@@ -200,8 +227,15 @@ impl Live {
             match message {
                 Message::Observations(mut chunk) => {
                     let outputs = &mut stage.outputs;
-                    self.aggregator
-                        .handle_observations(&chunk, &mut |record| outputs.handle_record(record));
+                    let identify = |seen: &Observation| self.identities.of(&seen.key, seen.outer);
+                    self.chunk_identities.clear();
+                    self.chunk_identities.extend(chunk.iter().map(identify));
+                    self.flows.handle_identified(&chunk, &self.chunk_identities, &mut |record| {
+                        outputs.handle_record(record);
+                    });
+                    if let Some(feed) = &mut self.feed {
+                        feed.handle_observations(&chunk);
+                    }
                     chunk.clear();
                     let _enough_spares = empties.try_send(chunk);
                 }
@@ -212,8 +246,9 @@ impl Live {
                 }
             }
         }
+        self.show(stage, true);
         let outputs = &mut stage.outputs;
-        self.aggregator.finish(&mut |record| outputs.handle_record(record));
+        self.flows.finish(&mut |record| outputs.handle_record(record));
         self.folding.finish(&mut |record| outputs.handle_record(record));
         outputs.finish(&self.books(), wall_ms());
         stage.summary.finished = true;
@@ -230,10 +265,30 @@ impl Live {
         self.epochs.handle(facts);
         self.warn_of_folding(!folded.is_empty());
         let outputs = &mut stage.outputs;
-        self.aggregator.advance(now_ms, &mut |record| outputs.handle_record(record));
+        self.flows.advance(now_ms, &mut |record| outputs.handle_record(record));
         self.folding.advance(now_ms, &mut |record| outputs.handle_record(record));
         outputs.advance(&self.books(), now_ms);
         self.fill_summary(stage, false);
+        self.show(stage, false);
+    }
+
+    /// Tells who looks on.
+    fn show(&mut self, stage: &Stage, is_last: bool) {
+        let Some(now_ms) = self.epoch_end_ms else { return };
+        let Some(mut feed) = self.feed.take() else { return };
+        let (totals, folding) = (self.flows.totals(), self.folding.totals());
+        let counted = Counted {
+            frames: self.counts.books.frames_seen,
+            packets: totals.packets_in + folding.packets_in,
+            bytes: totals.bytes_in + folding.bytes_in,
+            flows: totals.flows_opened,
+        };
+        feed.handle_epoch(now_ms, counted, is_last, || {
+            let mut summary = stage.summary.clone();
+            self.fill(&mut summary, &stage.outputs);
+            (summary, None)
+        });
+        self.feed = Some(feed);
     }
 
     fn warn_of_folding(&mut self, more: bool) {
@@ -252,7 +307,7 @@ impl Live {
 
     fn books(&self) -> Books {
         Books {
-            packets_in_flows: self.aggregator.totals().packets_in,
+            packets_in_flows: self.flows.totals().packets_in,
             // The source's own count runs ahead of what has been drained.
             packets_folded: self.folding.totals().packets_in,
             ..self.counts.books
@@ -260,19 +315,18 @@ impl Live {
     }
 
     fn fill_summary(&self, stage: &mut Stage, at_once: bool) {
-        stage.update_summary(
-            |summary, outputs| {
-                let totals = self.aggregator.totals();
-                let (open, folding) = (self.aggregator.flows_open(), self.folding.totals());
-                summary.handle_books(&outputs.books(), &totals, &folding, open);
-                summary.not_ip = self.counts.not_ip.iter().copied().collect();
-                summary.handle_malformed(&self.counts.malformed);
-                summary.handle_traits(&self.counts.traits);
-                summary.handle_port(&self.counts.port);
-                self.epochs.fill(summary);
-            },
-            at_once,
-        );
+        stage.update_summary(|summary, outputs| self.fill(summary, outputs), at_once);
+    }
+
+    fn fill(&self, summary: &mut Summary, outputs: &Outputs) {
+        let totals = self.flows.totals();
+        let (open, folding) = (self.flows.flows_open(), self.folding.totals());
+        summary.handle_books(&outputs.books(), &totals, &folding, open);
+        summary.not_ip = self.counts.not_ip.iter().copied().collect();
+        summary.handle_malformed(&self.counts.malformed);
+        summary.handle_traits(&self.counts.traits);
+        summary.handle_port(&self.counts.port);
+        self.epochs.fill(summary);
     }
 }
 
@@ -308,7 +362,7 @@ impl Epochs {
 }
 
 /// Keeps this thread on one processor, when one is configured.
-fn pin(cpu: Option<Cpu>, what: &str) {
+pub(super) fn pin(cpu: Option<Cpu>, what: &str) {
     let Some(cpu) = cpu else { return };
     let id = usize::try_from(cpu.get()).unwrap_or(usize::MAX);
     if !core_affinity::set_for_current(core_affinity::CoreId { id }) {

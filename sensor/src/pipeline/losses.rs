@@ -15,6 +15,7 @@ pub(super) fn losses(summary: &Summary) -> Vec<String> {
         ),
         (summary.records_rejected, "records were refused by the backend for good"),
         (summary.records_missed, "records did not get to an output that had failed"),
+        (summary.records_unsent, "records could not be sent to the collector"),
         (summary.batches_quarantined, "damaged spool files were moved to quarantine"),
     ];
     told.into_iter()
@@ -36,13 +37,14 @@ mod tests {
             records_evicted: 2,
             records_rejected: 3,
             records_missed: 4,
-            batches_quarantined: 5,
+            records_unsent: 5,
+            batches_quarantined: 6,
             ..recovered
         };
         let numbers: Vec<String> = losses(&lost)
             .iter()
             .map(|told| told.split(' ').next().unwrap_or("").to_owned())
             .collect();
-        assert_eq!(numbers, ["1", "2", "3", "4", "5"]);
+        assert_eq!(numbers, ["1", "2", "3", "4", "5", "6"]);
     }
 }

@@ -18,45 +18,51 @@ mod live;
 mod losses;
 mod news;
 mod offline;
+mod outputs;
 mod pace;
 mod privileges;
 mod progress;
+mod shards;
 mod speed;
 mod stop;
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use thiserror::Error;
 use uplink::{Outbox, OutboxError, OutboxOptions};
 
-use crate::config::{Config, OutputKind};
+use crate::aggregate::{Aggregator, FlowTable, Identities};
+use crate::config::{Collector, Config, Cpu, OutputConfigError};
 use crate::metrics::MetricsServer;
-use crate::sink::{JsonSink, NullSink, Outputs, SealingSettings, Sink, UplinkSink};
+use crate::sink::{Outputs, SealingSettings, Sink, SinkError, UplinkSink};
 use crate::summary::{SUMMARY_NAME, Summary};
 use delivery::{Delivery, Ended, Patience};
+use live::pin;
 use losses::losses;
+use shards::Shards;
 
 pub use deliver::{Delivered, deliver};
 pub(crate) use folding::FoldingTotals;
+pub(crate) use input::{Input, is_stdin, name as input_name, size as input_size};
 pub use kernel::run;
-pub(crate) use kernel::stop_on_signals;
+pub(crate) use kernel::{listen, stop_on_signals, stop_on_signals_with};
+pub(crate) use live::run_watched;
 pub use live::{Counts, PortCounts, Source, SourceError, SourceFacts, run_source};
 pub use offline::replay;
+pub(crate) use speed::Pacer;
 pub use speed::{NoSpeed, Speed};
+pub(crate) use stop::Stop;
 
 /// Version of this sensor, as batches and summaries carry it.
 pub const SENSOR_VERSION: &str = env!("CARGO_PKG_VERSION");
 /// How often the summary file is replaced.
 const SUMMARY_PERIOD: Duration = Duration::from_secs(1);
-/// Bytes that the JSON output collects before it writes.
-const JSON_BUFFER_BYTES: usize = 256 << 10;
 
 /// What a command was told beside the configuration.
 #[derive(Clone, Debug, Default)]
@@ -91,6 +97,21 @@ pub enum PipelineError {
     Create {
         /// Which file.
         file: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The settings of the outputs do not go together.
+    #[error(transparent)]
+    OutputConfig(OutputConfigError),
+    /// An output cannot write what its file begins with.
+    #[error("an output cannot begin")]
+    Output(#[source] SinkError),
+    /// The collector's name has no address, or there is no socket to be had.
+    #[error("cannot export to {collector}")]
+    Collector {
+        /// Where to.
+        collector: Collector,
         /// What the system said.
         #[source]
         source: io::Error,
@@ -147,6 +168,7 @@ impl Stage {
         summary: Summary,
         object_sha256: [u8; 32],
     ) -> Result<Self, PipelineError> {
+        config.output.check().map_err(PipelineError::OutputConfig)?;
         let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
         let mut delivery = None;
         let mut recovered = None;
@@ -154,16 +176,15 @@ impl Stage {
         kinds.sort_by_key(|kind| *kind as u8);
         kinds.dedup();
         for kind in kinds {
-            match kind {
-                OutputKind::Json => sinks.push(Box::new(JsonSink::new(json_writer(config)?))),
-                OutputKind::Null => sinks.push(Box::new(NullSink)),
-                OutputKind::Uplink => {
-                    let (sink, running, waiting) = open_uplink(config, object_sha256)?;
-                    sinks.push(Box::new(sink));
-                    delivery = Some(running);
-                    recovered = Some(waiting);
-                }
-            }
+            let can_wait = summary.command == "replay";
+            let Some(sink) = outputs::open(kind, config, can_wait)? else {
+                let (sink, running, waiting) = open_uplink(config, object_sha256)?;
+                sinks.push(Box::new(sink));
+                delivery = Some(running);
+                recovered = Some(waiting);
+                continue;
+            };
+            sinks.push(sink);
         }
         let outputs = Outputs::new(sinks);
         let summary = Summary {
@@ -215,8 +236,12 @@ impl Stage {
             return;
         }
         fill(&mut self.summary, &self.outputs);
+        let totals = self.outputs.totals();
         self.summary.records_missed = self.outputs.records_missed();
         self.summary.output_failures = self.outputs.failures();
+        self.summary.records_exported = totals.records_exported;
+        self.summary.records_unsent = totals.records_unsent;
+        self.summary.files_deleted = totals.files_deleted;
         self.fill_uplink();
         self.publish_summary();
         self.summary_written = Some(Instant::now());
@@ -298,16 +323,26 @@ impl Stage {
     }
 }
 
-fn json_writer(config: &Config) -> Result<Box<dyn Write + Send>, PipelineError> {
-    let writer: Box<dyn Write + Send> = match &config.output.json_file {
-        None => Box::new(io::stdout()),
-        Some(file) => Box::new(create(file)?),
+/// The table of open flows, in as many pieces as there are processors for it.
+fn flow_table(config: &Config) -> Result<(Box<dyn FlowTable>, Identities), PipelineError> {
+    let settings = config.aggregator();
+    let identities = Identities::new(settings.apart_by);
+    let flows: Box<dyn FlowTable> = if config.flows.cpus.len() > 1 {
+        let shards = Shards::start(settings, &identities, &config.flows.cpus)
+            .map_err(|source| PipelineError::Start { what: "the aggregators", source })?;
+        Box::new(shards)
+    } else {
+        Box::new(Aggregator::with_identities(settings, identities.clone()))
     };
-    Ok(Box::new(BufWriter::with_capacity(JSON_BUFFER_BYTES, writer)))
+    Ok((flows, identities))
 }
 
-fn create(file: &Path) -> Result<File, PipelineError> {
-    File::create(file).map_err(|source| PipelineError::Create { file: file.to_owned(), source })
+/// The processor of the thread that builds the flows itself; several do so on threads of their own.
+fn aggregating_cpu(config: &Config) -> Option<Cpu> {
+    match config.flows.cpus[..] {
+        [only] => Some(only),
+        _ => None,
+    }
 }
 
 fn open_uplink(

@@ -13,11 +13,12 @@ use super::progress::Progress;
 use super::speed::Pacer;
 use super::stop::Stop;
 use super::{
-    FoldingTotals, Options, Outcome, Patience, PipelineError, SENSOR_VERSION, Stage, wall_ms,
+    FoldingTotals, Options, Outcome, Patience, PipelineError, SENSOR_VERSION, Stage,
+    aggregating_cpu, flow_table, pin, wall_ms,
 };
 use crate::config::Config;
 use crate::pcap::{CaptureFile, CaptureFileError};
-use crate::replay::Replay;
+use crate::replay::{Replay, ReplayClock};
 use crate::summary::{CaptureTally, FileSummary, Summary};
 
 /// Frames between two looks at the machine's clock.
@@ -42,10 +43,13 @@ pub fn replay(
     let summary =
         Summary { command: "replay", sensor_version: SENSOR_VERSION, ..Summary::default() };
     let stage = Stage::open(config, options, summary, [0; 32])?;
+    let (flows, identities) = flow_table(config)?;
+    let clock = ReplayClock::new(config.capture.epoch_ms.get(), config.flows.idle_timeout_ms.get());
+    pin(aggregating_cpu(config), "replaying");
     let (signals, handle) = stop_on_signals()
         .map_err(|source| PipelineError::Start { what: "the signal handler", source })?;
     let mut offline = Offline {
-        replay: Replay::new(config.aggregator(), config.capture.epoch_ms.get()),
+        replay: Replay::with_flows(flows, identities, clock),
         stage,
         tally: CaptureTally::default(),
         progress: options.progress.then(|| Progress::new(files)),
@@ -224,8 +228,7 @@ impl Offline {
 fn fill_summary(stage: &mut Stage, replay: &Replay, tally: &CaptureTally, at_once: bool) {
     stage.update_summary(
         |summary, outputs| {
-            let aggregator = replay.aggregator();
-            let (totals, open) = (aggregator.totals(), aggregator.flows_open());
+            let (totals, open) = (replay.flows().totals(), replay.flows().flows_open());
             summary.handle_books(&outputs.books(), &totals, &FoldingTotals::default(), open);
             summary.handle_ethertypes(&replay.counts().not_ip);
             summary.handle_malformed(&replay.counts().malformed);

@@ -60,7 +60,7 @@ impl fmt::Display for Speed {
 
 /// Follows a capture's clock.
 #[derive(Debug)]
-pub(super) struct Pacer {
+pub(crate) struct Pacer {
     factor: f64,
     /// A moment of this machine, and the capture's time then.
     anchor: Option<(Instant, u64)>,
@@ -70,20 +70,34 @@ pub(super) struct Pacer {
 
 impl Pacer {
     /// `None` when nothing is to be waited for.
-    pub(super) fn new(speed: Speed) -> Option<Self> {
+    pub(crate) fn new(speed: Speed) -> Option<Self> {
         let factor = speed.factor?;
         Some(Self { factor, anchor: None, latest_ms: 0, is_new_file: false })
     }
 
     /// The next frame is the first of another file.
-    pub(super) fn handle_file(&mut self) {
+    pub(crate) fn handle_file(&mut self) {
         self.is_new_file = true;
+    }
+
+    /// Begins anew with the next frame, after a pause.
+    pub(crate) fn restart(&mut self) {
+        self.anchor = None;
+    }
+
+    /// The capture's time now, while a frame is waited for.
+    pub(crate) fn time_ms(&self, now: Instant) -> Option<u64> {
+        let (start, start_ms) = self.anchor?;
+        let since = now.saturating_duration_since(start).as_secs_f64() * self.factor;
+        let since = Duration::try_from_secs_f64(since).unwrap_or(Duration::MAX);
+        let since_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        Some(start_ms.saturating_add(since_ms))
     }
 
     /// When a frame of this time is due; `None` when it is already.
     ///
     /// Who falls behind catches up: the time that is lost is not added to what follows.
-    pub(super) fn handle_time(&mut self, time_ms: u64, now: Instant) -> Option<Instant> {
+    pub(crate) fn handle_time(&mut self, time_ms: u64, now: Instant) -> Option<Instant> {
         let is_new_file = std::mem::take(&mut self.is_new_file);
         let back_ms = self.latest_ms.saturating_sub(time_ms);
         let is_apart = back_ms > BACK_MAX_MS
@@ -154,6 +168,19 @@ mod tests {
         assert_eq!(dues("wire", &day), [0, 1_000, 1_000, 1_100]);
         let next = [(50_000, true), (51_000, false), (52_000, true), (53_000, false)];
         assert_eq!(dues("wire", &next), [0, 1_000, 2_000, 3_000]);
+    }
+
+    #[test]
+    fn after_a_pause_the_capture_goes_on_from_there() {
+        let mut pacer = Pacer::new("2x".parse().expect("a speed")).expect("it waits");
+        let start = Instant::now();
+        let after = |ms| start + Duration::from_millis(ms);
+        assert_eq!(pacer.handle_time(5_000, start), None);
+        assert_eq!(pacer.handle_time(6_000, start), Some(after(500)));
+        assert_eq!(pacer.time_ms(after(400)), Some(5_800));
+        pacer.restart();
+        assert_eq!(pacer.handle_time(6_000, after(9_000)), None);
+        assert_eq!(pacer.handle_time(7_000, after(9_000)), Some(after(9_500)));
     }
 
     #[test]

@@ -7,19 +7,19 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvError, select};
 
 /// A wish to stop, once it was uttered.
-pub(super) struct Stop {
+pub(crate) struct Stop {
     signals: Receiver<()>,
     is_requested: AtomicBool,
 }
 
 impl Stop {
     /// Each message of `signals` is a wish to stop.
-    pub(super) fn new(signals: Receiver<()>) -> Self {
+    pub(crate) fn new(signals: Receiver<()>) -> Self {
         Self { signals, is_requested: AtomicBool::new(false) }
     }
 
     /// Whether somebody wants to stop.
-    pub(super) fn is_requested(&self) -> bool {
+    pub(crate) fn is_requested(&self) -> bool {
         if self.signals.try_recv().is_ok() {
             self.request();
         }
@@ -31,7 +31,7 @@ impl Stop {
     }
 
     /// Waits this long, or until somebody wants to stop, and says whether somebody does.
-    pub(super) fn wait(&self, limit: Duration) -> bool {
+    pub(crate) fn wait(&self, limit: Duration) -> bool {
         if !self.is_requested() && self.signals.recv_timeout(limit).is_ok() {
             self.request();
         }

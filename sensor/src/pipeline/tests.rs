@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
-use flow::{Address, Books, FlowKey, Kind, Observation, Outer, TcpSeen, protocol};
+use flow::{Address, Books, FlowKey, Kind, Observation, OpeningTime, Outer, TcpSeen, protocol};
 use tempfile::TempDir;
 
 use super::drain::Drain;
 use super::live::{Counts, Source, SourceError, SourceFacts, run_source};
 use super::{Options, Outcome, PipelineError, replay};
 use crate::capture::{Folded, LogFill};
-use crate::config::{Config, OutputKind};
+use crate::config::{Config, Cpu, OutputKind};
 use crate::summary::Summary;
 
 /// An Ethernet frame with an IPv4 header and a TCP one.
@@ -103,6 +103,45 @@ fn a_replay_gives_the_same_bytes_each_time_and_closes_its_books() {
     assert!(outputs[0] == outputs[1], "the same input gives the same bytes");
 }
 
+/// A capture of 60,000 frames of conversations that open, go on, close, and open again.
+fn busy_capture() -> Vec<u8> {
+    let frames: Vec<(u32, Vec<u8>)> = (0..60_000_u32)
+        .map(|number| {
+            let random = number.wrapping_mul(0x9e37_79b9) >> 8;
+            let port = u16::try_from(random % 4_001).unwrap_or(0);
+            let flags = [0x02, 0x10, 0x18, 0x10, 0x11, 0x04][(random / 7) as usize % 6];
+            (1_000 + number / 200, frame(u8::try_from(random % 11).unwrap_or(0), port, flags))
+        })
+        .collect();
+    capture(&frames)
+}
+
+#[test]
+fn shards_give_the_records_of_one_aggregator() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let file = folder.path().join("busy.pcap");
+    fs::write(&file, busy_capture()).expect("the folder takes a file");
+    let records = [vec![], vec![0], vec![0, 1, 0, 1], vec![1; 7]].map(|cpus: Vec<u64>| {
+        let out = folder.path().join("out");
+        let mut config = json_to(out.clone());
+        let cpu = |number: u64| number.to_string().parse::<Cpu>().expect("a small number");
+        config.flows.cpus = cpus.into_iter().map(cpu).collect();
+        let outcome = replay(&config, &Options::default(), std::slice::from_ref(&file))
+            .expect("a replay can begin");
+        assert_eq!(outcome.faults, Vec::<String>::new());
+        assert!(outcome.summary.balanced, "{:?}", outcome.summary);
+        assert_eq!(outcome.summary.packets_in_flows, 60_000);
+        let text = fs::read_to_string(out).expect("the records were written");
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort_unstable();
+        lines
+    });
+    assert!(records[0].len() > 10_000, "{} records", records[0].len());
+    for others in &records[1..] {
+        assert!(*others == records[0], "{} and {} records", others.len(), records[0].len());
+    }
+}
+
 #[test]
 fn a_faulty_file_is_named_and_its_good_frames_are_kept() {
     let (folder, good) = prepared();
@@ -131,7 +170,10 @@ fn a_full_disk_is_an_error_and_no_panic() {
         .expect("a replay can begin");
     assert_eq!(
         outcome.faults,
-        ["output `json`: cannot write: No space left on device (os error 28)"]
+        [
+            "output `json`: cannot write /dev/full: No space left on device (os error 28)",
+            "300 records did not get to an output that had failed",
+        ]
     );
     assert_eq!(outcome.summary.frames_seen, 302);
     assert!(outcome.summary.balanced, "the frames were counted all the same");
@@ -213,7 +255,12 @@ impl Source for Pretended {
                 first_ms: 5,
                 last_ms: 5,
                 tcp: TcpSeen::default(),
+                opening: OpeningTime::Unknown,
+                first_flags: 0,
                 ttl: 1,
+                dscp: 0,
+                fragmented: false,
+                interface: 1,
                 length_min: 60,
                 length_max: 60,
             });

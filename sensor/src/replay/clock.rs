@@ -46,7 +46,20 @@ impl ReplayClock {
     }
 
     /// Takes the time of the next frame.
+    #[inline]
     pub fn handle_time(&mut self, time_ms: u64) -> Tick {
+        // Most frames lie within the current epoch, in order.
+        if let Some(state) = &mut self.state
+            && let Some(time_ms) = time_ms.checked_add(state.ahead_ms)
+            && (state.now_ms..state.epoch_end_ms).contains(&time_ms)
+        {
+            state.now_ms = time_ms;
+            return Tick::Same;
+        }
+        self.handle_other_time(time_ms)
+    }
+
+    fn handle_other_time(&mut self, time_ms: u64) -> Tick {
         let epoch_ms = self.epoch_ms;
         let Some(state) = &mut self.state else {
             self.state = Some(State {

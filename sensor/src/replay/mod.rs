@@ -2,6 +2,7 @@
 //! counts every frame that is in none. The capture's own clock is the only one. Pure but for the
 //! reader that it is given.
 
+mod cache;
 mod clock;
 mod fragments;
 #[cfg(test)]
@@ -11,12 +12,16 @@ use std::collections::BTreeMap;
 use std::io::Read;
 
 use flow::kernel::{CARRIED_MPLS, CARRIED_VLAN};
-use flow::{Books, Malformed, Notes, Observation, Packet, Parsed, Record, TcpSeen, parse};
+use flow::{
+    Books, Fragment, Malformed, Notes, Observation, OpeningTime, Packet, Parsed, Record, TcpSeen,
+    parse, tcp_flag,
+};
 
+use cache::FlowCache;
 pub use clock::{ReplayClock, Tick};
 use fragments::Fragments;
 
-use crate::aggregate::{Aggregator, AggregatorSettings};
+use crate::aggregate::{Aggregator, AggregatorSettings, FlowTable, Identities, Identity};
 use crate::pcap::{CaptureFile, CaptureFileError, CapturedFrame};
 use crate::traits::PacketTraits;
 
@@ -59,11 +64,11 @@ impl FrameCounts {
 
 impl FrameCounts {
     fn handle_carriers(&mut self, packet: &Packet) {
+        if packet.notes == Notes::default() && packet.outer.is_plain() {
+            return;
+        }
         for (bit, count) in self.traits.noted.iter_mut().enumerate() {
             *count += u64::from(packet.notes.has(Notes(1 << bit)));
-        }
-        if packet.outer.is_plain() {
-            return;
         }
         self.traits.carried[CARRIED_VLAN] += u64::from(packet.outer.vlans().0[0] != 0);
         self.traits.carried[CARRIED_MPLS] += u64::from(packet.outer.mpls_label().is_some());
@@ -93,6 +98,7 @@ impl FrameObserver {
     }
 
     /// Counts a frame; gives what it adds to a flow.
+    #[inline]
     pub fn handle_frame(&mut self, frame: &CapturedFrame<'_>, time_ms: u64) -> Option<Observation> {
         let counts = &mut self.counts;
         counts.frames_seen += 1;
@@ -124,7 +130,12 @@ impl FrameObserver {
                     first_ms: time_ms,
                     last_ms: time_ms,
                     tcp: TcpSeen::from_flags(packet.tcp_flags),
+                    opening: opening(packet.tcp_flags, frame.time_us),
+                    first_flags: packet.tcp_flags,
                     ttl: packet.ttl,
+                    dscp: packet.dscp,
+                    fragmented: packet.fragment != Fragment::Whole,
+                    interface: 0,
                     length_min: length,
                     length_max: length,
                 })
@@ -141,14 +152,26 @@ impl FrameObserver {
     }
 }
 
+/// When a connection was opened or accepted, where the capture says.
+fn opening(tcp_flags: u8, time_us: Option<u64>) -> OpeningTime {
+    match time_us {
+        #[expect(clippy::cast_possible_truncation, reason = "times are compared modulo 2^32")]
+        Some(time_us) if tcp_flags & tcp_flag::SYN != 0 => OpeningTime::At(time_us as u32),
+        _ => OpeningTime::Unknown,
+    }
+}
+
 /// Frames in, records out.
 pub struct Replay {
-    aggregator: Aggregator,
+    flows: Box<dyn FlowTable>,
+    identities: Identities,
     clock: ReplayClock,
     observer: FrameObserver,
     time_ms: u64,
-    /// Observations of the current epoch that the aggregator has not got yet.
+    cache: FlowCache,
+    /// What found no room in the cache, and the table has not got yet.
     pending: Vec<Observation>,
+    pending_identities: Vec<Identity>,
 }
 
 /// Observations handed over at once.
@@ -158,12 +181,28 @@ impl Replay {
     /// A replay that ends an epoch every `epoch_ms` of the capture's time.
     #[must_use]
     pub fn new(settings: AggregatorSettings, epoch_ms: u64) -> Self {
+        let identities = Identities::new(settings.apart_by);
+        let flows = Box::new(Aggregator::with_identities(settings, identities.clone()));
+        let clock = ReplayClock::new(epoch_ms, settings.idle_timeout_ms);
+        Self::with_flows(flows, identities, clock)
+    }
+
+    /// A replay into `flows`, whose identities are these.
+    #[must_use]
+    pub fn with_flows(
+        flows: Box<dyn FlowTable>,
+        identities: Identities,
+        clock: ReplayClock,
+    ) -> Self {
         Self {
-            aggregator: Aggregator::new(settings),
-            clock: ReplayClock::new(epoch_ms, settings.idle_timeout_ms),
+            flows,
+            identities,
+            clock,
             observer: FrameObserver::default(),
             time_ms: 0,
+            cache: FlowCache::new(),
             pending: Vec::with_capacity(PENDING_MAX),
+            pending_identities: Vec::with_capacity(PENDING_MAX),
         }
     }
 
@@ -177,7 +216,7 @@ impl Replay {
     /// add is not known here.
     #[must_use]
     pub fn books(&self) -> Books {
-        let totals = self.aggregator.totals();
+        let totals = self.flows.totals();
         let counts = self.counts();
         Books {
             frames_seen: counts.frames_seen,
@@ -190,13 +229,14 @@ impl Replay {
         }
     }
 
-    /// What the aggregator has done so far.
+    /// The flows.
     #[must_use]
-    pub fn aggregator(&self) -> &Aggregator {
-        &self.aggregator
+    pub fn flows(&self) -> &dyn FlowTable {
+        self.flows.as_ref()
     }
 
     /// Counts one frame. Says whether an epoch ended before it.
+    #[inline]
     pub fn handle_frame(
         &mut self,
         frame: &CapturedFrame<'_>,
@@ -204,28 +244,44 @@ impl Replay {
     ) -> bool {
         self.time_ms = frame.time_ms.unwrap_or(self.time_ms);
         let tick = self.clock.handle_time(self.time_ms);
-        if tick != Tick::Same || self.pending.len() == PENDING_MAX {
-            self.flush(emit);
+        if tick != Tick::Same {
+            self.drain(emit);
         }
         match tick {
             Tick::Same => {}
-            Tick::Epoch { now_ms } => self.aggregator.advance(now_ms, emit),
-            Tick::Separate => self.aggregator.finish(emit),
+            Tick::Epoch { now_ms } => self.flows.advance(now_ms, emit),
+            Tick::Separate => self.flows.finish(emit),
         }
-        let seen = self.observer.handle_frame(frame, self.time_ms);
-        self.pending.extend(seen);
+        if let Some(seen) = self.observer.handle_frame(frame, self.time_ms)
+            && let Some(no_room) = self.cache.handle(&seen)
+        {
+            self.pending.push(no_room);
+            if self.pending.len() == PENDING_MAX {
+                self.flush(emit);
+            }
+        }
         tick != Tick::Same
     }
 
+    /// Hands over all of an epoch.
+    fn drain(&mut self, emit: &mut dyn FnMut(Record)) {
+        self.flush(emit);
+        self.pending.extend(self.cache.drain());
+        self.flush(emit);
+    }
+
     fn flush(&mut self, emit: &mut dyn FnMut(Record)) {
-        self.aggregator.handle_observations(&self.pending, emit);
+        let identify = |seen: &Observation| self.identities.of(&seen.key, seen.outer);
+        self.pending_identities.clear();
+        self.pending_identities.extend(self.pending.iter().map(identify));
+        self.flows.handle_identified(&self.pending, &self.pending_identities, emit);
         self.pending.clear();
     }
 
     /// Ends all flows.
     pub fn finish(&mut self, emit: &mut dyn FnMut(Record)) {
-        self.flush(emit);
-        self.aggregator.finish(emit);
+        self.drain(emit);
+        self.flows.finish(emit);
     }
 }
 

@@ -1,9 +1,15 @@
 //! Takes records; hands them to every output. An output that fails does not stop the others: its
 //! error is told once, and what it did not get is counted.
 
-mod json;
+mod files;
+mod ipfix;
+mod known;
+mod parquet;
+#[cfg(test)]
+mod records;
 #[cfg(test)]
 mod tests;
+mod text;
 mod uplink;
 
 use std::io;
@@ -11,7 +17,10 @@ use std::io;
 use flow::{Books, Record};
 use thiserror::Error;
 
-pub use json::JsonSink;
+pub use self::parquet::ParquetSink;
+pub use files::{Files, Rotation};
+pub use ipfix::{IpfixSettings, IpfixSink};
+pub use text::TextSink;
 pub use uplink::{SealingSettings, UplinkSink};
 
 /// Records handed over at once.
@@ -21,8 +30,23 @@ const BUFFER_RECORDS: usize = 1_024;
 #[derive(Debug, Error)]
 pub enum SinkError {
     /// A file or a pipe cannot be written: the disk is full, or the reader has gone.
-    #[error("cannot write")]
-    Write(#[source] io::Error),
+    #[error("cannot write {to}")]
+    Write {
+        /// Which one.
+        to: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A collector cannot be reached, or does not take what is sent.
+    #[error("cannot send to {to}")]
+    Export {
+        /// Which one.
+        to: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// A batch cannot be sealed or stored in the spool.
     #[error("cannot spool")]
     Spool(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -47,6 +71,14 @@ pub struct SinkTotals {
     pub spool_bytes: u64,
     /// Spool files that were found damaged, and moved aside.
     pub batches_quarantined: u64,
+    /// Records of earlier calls that were held back when they could not be written.
+    pub records_unwritten: u64,
+    /// Records that were given to the network on their way to a collector.
+    pub records_exported: u64,
+    /// Records that could not be.
+    pub records_unsent: u64,
+    /// Complete files that were deleted because there were too many.
+    pub files_deleted: u64,
 }
 
 /// Where records go.
@@ -218,6 +250,10 @@ impl Outputs {
                 records_pending: sum.records_pending + one.records_pending,
                 spool_bytes: sum.spool_bytes + one.spool_bytes,
                 batches_quarantined: sum.batches_quarantined + one.batches_quarantined,
+                records_unwritten: sum.records_unwritten + one.records_unwritten,
+                records_exported: sum.records_exported + one.records_exported,
+                records_unsent: sum.records_unsent + one.records_unsent,
+                files_deleted: sum.files_deleted + one.files_deleted,
             },
         )
     }
@@ -242,7 +278,9 @@ impl Outputs {
     /// Records that an output that has failed for good did not get, or got in part only.
     #[must_use]
     pub fn records_missed(&self) -> u64 {
-        self.each_output.iter().map(|output| output.records_missed).sum()
+        let missed =
+            |output: &Output| output.records_missed + output.sink.totals().records_unwritten;
+        self.each_output.iter().map(missed).sum()
     }
 
     /// Whether every output has failed for good: nothing that is read has an effect any more.

@@ -1,75 +1,13 @@
-//! The JSON line, and how outputs fail.
+//! How outputs fail, and which ICMP messages ask for no answer.
 
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use expect_test::expect;
-use flow::{
-    Books, Direction, EndReason, Handshake, Kind, LinkLayer, Outer, Parsed, Record, RoleEvidence,
-    Vlans, parse,
-};
+use flow::{Books, Kind, LinkLayer, Parsed, Record, parse};
 
-use super::json::is_one_way;
-use super::{JsonSink, Outputs, Sink, SinkError};
-
-fn record() -> Record {
-    let side = |packets| Direction {
-        packets,
-        bytes: packets * 100,
-        tcp_flags: 0x1b,
-        ttl: 64,
-        length_min: 60,
-        length_max: 1_514,
-    };
-    Record {
-        start_ms: 1_780_000_000_007,
-        end_ms: 1_780_000_001_000,
-        initiator: "192.0.2.1".parse().expect("a literal address"),
-        responder: "198.51.100.2".parse().expect("a literal address"),
-        initiator_port: 40_000,
-        responder_port: 443,
-        protocol: 6,
-        ports_known: true,
-        outer: Outer::from_vlans(Vlans([10, 20])),
-        from_initiator: side(5),
-        from_responder: side(4),
-        handshake: Handshake::Established,
-        role: RoleEvidence::Handshake,
-        end_reason: EndReason::EndOfFlow,
-        folded: false,
-    }
-}
-
-fn lines(records: &[Record]) -> String {
-    let mut text = Vec::new();
-    JsonSink::new(&mut text)
-        .handle_records(records, &Books::default(), 0)
-        .expect("memory takes everything");
-    String::from_utf8(text).expect("JSON is UTF-8")
-}
-
-#[test]
-fn one_line_a_record_and_nothing_unknown_as_zero() {
-    let fragment = Record {
-        protocol: 17,
-        ports_known: false,
-        initiator_port: 0,
-        responder_port: 0,
-        outer: Outer::default(),
-        from_responder: Direction::default(),
-        handshake: Handshake::None,
-        role: RoleEvidence::FirstPacket,
-        end_reason: EndReason::IdleTimeout,
-        folded: false,
-        ..record()
-    };
-    let beyond_calendars = Record { start_ms: u64::MAX, end_ms: u64::MAX, ..fragment };
-    expect![[r#"
-        {"start_time":"2026-05-28T20:26:40.007Z","end_time":"2026-05-28T20:26:41.000Z","community_id":"1:NbXPA3TEXRmHZI919Uo5iaoB4Q0=","protocol":6,"initiator":"192.0.2.1","initiator_port":40000,"responder":"198.51.100.2","responder_port":443,"vlan_outer":10,"vlan_inner":20,"initiator_packets":5,"initiator_bytes":500,"initiator_tcp_flags":27,"initiator_ttl":64,"initiator_length_min":60,"initiator_length_max":1514,"responder_packets":4,"responder_bytes":400,"responder_tcp_flags":27,"responder_ttl":64,"responder_length_min":60,"responder_length_max":1514,"handshake":"established","role":"handshake","end_reason":"end_of_flow"}
-        {"start_time":"2026-05-28T20:26:40.007Z","end_time":"2026-05-28T20:26:41.000Z","community_id":"1:kyPi0/wQVtWr/5xt65XE533xAnM=","protocol":17,"initiator":"192.0.2.1","responder":"198.51.100.2","initiator_packets":5,"initiator_bytes":500,"initiator_ttl":64,"initiator_length_min":60,"initiator_length_max":1514,"responder_packets":0,"responder_bytes":0,"role":"first_packet","end_reason":"idle_timeout"}
-        {"start_time":null,"end_time":null,"community_id":"1:kyPi0/wQVtWr/5xt65XE533xAnM=","protocol":17,"initiator":"192.0.2.1","responder":"198.51.100.2","initiator_packets":5,"initiator_bytes":500,"initiator_ttl":64,"initiator_length_min":60,"initiator_length_max":1514,"responder_packets":0,"responder_bytes":0,"role":"first_packet","end_reason":"idle_timeout"}
-    "#]].assert_eq(&lines(&[record(), fragment, beyond_calendars]));
-}
+use super::known::is_one_way;
+use super::records::web as record;
+use super::{Outputs, Sink, SinkError};
 
 #[test]
 fn icmp_that_asks_for_no_answer_is_told_as_the_parser_tells_it() {
@@ -97,6 +35,10 @@ fn icmp_that_asks_for_no_answer_is_told_as_the_parser_tells_it() {
     }
 }
 
+fn full() -> SinkError {
+    SinkError::Write { to: "a file".to_owned(), source: io::ErrorKind::StorageFull.into() }
+}
+
 /// Fails for a while.
 struct Faulty {
     calls: Arc<Mutex<Vec<usize>>>,
@@ -112,7 +54,7 @@ impl Sink for Faulty {
     fn handle_records(&mut self, records: &[Record], _: &Books, _: u64) -> Result<(), SinkError> {
         if self.failures_left > 0 {
             self.failures_left -= 1;
-            return Err(SinkError::Write(io::Error::from(io::ErrorKind::StorageFull)));
+            return Err(full());
         }
         self.calls.lock().expect("no other test holds it").push(records.len());
         Ok(())
@@ -144,7 +86,7 @@ impl Sink for FullDisk {
     }
 
     fn advance(&mut self, _books: &Books, _now_ms: u64) -> Result<(), SinkError> {
-        Err(SinkError::Write(io::Error::from(io::ErrorKind::StorageFull)))
+        Err(full())
     }
 
     fn finish(&mut self, _books: &Books, _now_ms: u64) -> Result<(), SinkError> {

@@ -146,6 +146,7 @@ impl Sink for UplinkSink {
             records_pending: self.pending.len() as u64,
             spool_bytes: totals.spool_bytes,
             batches_quarantined: totals.recovery.batches_quarantined,
+            ..SinkTotals::default()
         }
     }
 

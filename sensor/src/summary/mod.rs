@@ -25,6 +25,7 @@ use crate::traits::{FRAGMENT_NAMES, PacketTraits};
 pub use capture::{
     CaptureSummary, EthertypeSummary, HostSummary, ProtocolSummary, ServiceSummary, UnlistedHosts,
 };
+pub(crate) use names::service_name as port_name;
 pub(crate) use tally::CaptureTally;
 
 /// Name of the file in the state folder that a running sensor keeps its summary in.
@@ -172,6 +173,12 @@ pub struct Summary {
     pub records_missed: u64,
     /// Failed calls of outputs.
     pub output_failures: u64,
+    /// Records that were given to the network on their way to an IPFIX collector.
+    pub records_exported: u64,
+    /// Records that could not be sent to the collector.
+    pub records_unsent: u64,
+    /// Complete files that outputs deleted because there were more than `output.files_max`.
+    pub files_deleted: u64,
     /// Whether every frame is accounted for, with nothing left in the kernel's cache.
     pub balanced: bool,
     /// Whether the sensor has stopped.
@@ -332,7 +339,7 @@ impl Summary {
     /// What came from the wire or the files, and where it is.
     fn capture_text(&self, text: &mut String) {
         let known = |number: Option<u64>| number.map_or("unknown".to_owned(), grouped);
-        if self.command == "run" {
+        if self.command != "replay" && self.files.is_empty() {
             let (received, missed) = (known(self.nic_received), known(self.nic_missed));
             line(text, "port", &format!("{received} frames received, {missed} missed by the port"));
         }
@@ -421,6 +428,13 @@ impl Summary {
         if self.batches_quarantined > 0 {
             let count = grouped(self.batches_quarantined);
             line(text, "spool", &format!("{count} damaged files moved to quarantine"));
+        }
+        if self.records_exported + self.records_unsent > 0 {
+            let (sent, unsent) = (grouped(self.records_exported), grouped(self.records_unsent));
+            line(text, "ipfix", &format!("{sent} records exported, {unsent} could not be sent"));
+        }
+        if self.files_deleted > 0 {
+            line(text, "files", &format!("{} old ones deleted", grouped(self.files_deleted)));
         }
         if self.records_missed + self.output_failures > 0 {
             line(

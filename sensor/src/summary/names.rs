@@ -40,7 +40,7 @@ pub(super) fn protocol_name(number: u8) -> Cow<'static, str> {
 }
 
 /// What usually listens on a port (IANA); empty where that is not known widely.
-pub(super) fn service_name(number: u8, port: u16) -> &'static str {
+pub(crate) fn service_name(number: u8, port: u16) -> &'static str {
     match (number == protocol::TCP, port) {
         (true, 20) => "ftp-data",
         (true, 21) => "ftp",

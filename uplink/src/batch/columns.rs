@@ -2,26 +2,29 @@
 //! record count allows.
 //!
 //! ```text
-//! section  27 columns, in the order of COLUMNS
+//! section  29 columns, in the order of COLUMNS
 //! column   ┌───────────────┬────────────────┬──────────────────────────────────────────────────────┐
 //!          │ plain bytes   │ stored bytes   │ as they are when both lengths are equal, else one    │
 //!          │ varint        │ varint         │ zstd frame                                           │
 //!          └───────────────┴────────────────┴──────────────────────────────────────────────────────┘
 //! ```
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use flow::{Direction, EndReason, Handshake, Outer, Record, RoleEvidence};
+use foldhash::fast::RandomState;
 
 use super::dictionary::{self, Values};
 use crate::reader::{DecodeError, Reader, unzigzag, write_varint, zigzag};
 
 /// Levels above 3 gain less than 2 % on flow columns and cost twice the time.
 const ZSTD_LEVEL: i32 = 3;
-/// Bytes of a shape: protocol, bits, handshake, role, end reason, both TCP flags, the two words of the outer identity.
-const SHAPE: usize = 23;
+/// Bytes of a shape: protocol, bits, handshake, role, end reason, interface; of both directions all TCP flags, the first
+/// ones, the code point; the two words of the outer identity.
+const SHAPE: usize = 28;
 /// Those before the outer identity.
-const SHAPE_FRONT: usize = 7;
+const SHAPE_FRONT: usize = 12;
 /// Bytes of an address: IPv4 as `::ffff:a.b.c.d`; the shape's bits say which version it is.
 const ADDRESS: usize = 16;
 const PORT: usize = 2;
@@ -29,7 +32,7 @@ const PORT: usize = 2;
 const VARINT: usize = 10;
 
 /// Name and longest plain form, in bytes a record, of each column.
-const COLUMNS: [(&str, usize); 27] = [
+const COLUMNS: [(&str, usize); 29] = [
     ("column end", VARINT),
     ("column duration", VARINT),
     ("column shape entries", SHAPE),
@@ -57,12 +60,24 @@ const COLUMNS: [(&str, usize); 27] = [
     ("column responder length spread", VARINT),
     ("column responder bytes", VARINT),
     ("column responder ttl", 1),
+    ("column handshake rtt low", 1),
+    ("column handshake rtt high", VARINT),
 ];
 
 const PORTS_KNOWN: u8 = 1;
 const INITIATOR_V4: u8 = 2;
 const RESPONDER_V4: u8 = 4;
 const FOLDED: u8 = 8;
+const INITIATOR_FRAGMENTED: u8 = 16;
+const RESPONDER_FRAGMENTED: u8 = 32;
+const HANDSHAKE_RTT_KNOWN: u8 = 64;
+const BITS: u8 = PORTS_KNOWN
+    | INITIATOR_V4
+    | RESPONDER_V4
+    | FOLDED
+    | INITIATOR_FRAGMENTED
+    | RESPONDER_FRAGMENTED
+    | HANDSHAKE_RTT_KNOWN;
 
 /// Appends the column section. Every record's end is at or after its start.
 pub(super) fn encode(records: &[Record], end_ms: u64, out: &mut Vec<u8>) -> std::io::Result<()> {
@@ -86,6 +101,7 @@ pub(super) fn encode(records: &[Record], end_ms: u64, out: &mut Vec<u8>) -> std:
     push(dictionary::encode(records.iter().map(|r| r.responder_port.to_be_bytes())));
     columns.extend(encode_direction(records, |r| &r.from_initiator));
     columns.extend(encode_direction(records, |r| &r.from_responder));
+    columns.extend(encode_handshake_rtts(records));
 
     let mut compressor = zstd::bulk::Compressor::new(ZSTD_LEVEL)?;
     for plain in &columns {
@@ -109,19 +125,28 @@ fn shape(record: &Record) -> [u8; SHAPE] {
         (record.initiator.is_ipv4(), INITIATOR_V4),
         (record.responder.is_ipv4(), RESPONDER_V4),
         (record.folded, FOLDED),
+        (record.from_initiator.fragmented, INITIATOR_FRAGMENTED),
+        (record.from_responder.fragmented, RESPONDER_FRAGMENTED),
+        (record.handshake_rtt_us.is_some(), HANDSHAKE_RTT_KNOWN),
     ] {
         bits |= if set { bit } else { 0 };
     }
     let mut shape = [0; SHAPE];
     let (front, outer) = shape.split_at_mut(SHAPE_FRONT);
+    let (initiator, responder) = (&record.from_initiator, &record.from_responder);
     front.copy_from_slice(&[
         record.protocol,
         bits,
         record.handshake as u8,
         record.role as u8,
         record.end_reason as u8,
-        record.from_initiator.tcp_flags,
-        record.from_responder.tcp_flags,
+        record.interface,
+        initiator.tcp_flags,
+        initiator.first_flags,
+        initiator.dscp,
+        responder.tcp_flags,
+        responder.first_flags,
+        responder.dscp,
     ]);
     let (layers, ids) = outer.split_at_mut(8);
     layers.copy_from_slice(&record.outer.layers.to_le_bytes());
@@ -163,6 +188,45 @@ fn encode_direction(records: &[Record], side: fn(&Record) -> &Direction) -> [Vec
     columns
 }
 
+/// The latest round-trip time of each responder: the next one hardly differs from it.
+type LatestRtts = HashMap<IpAddr, u32, RandomState>;
+
+/// Of each record that has one: how much it differs from the latest of the same responder, at first from 0. The lowest
+/// byte, which nothing shortens, and the rest, which is mostly 0.
+fn encode_handshake_rtts(records: &[Record]) -> [Vec<u8>; 2] {
+    let mut latest = LatestRtts::default();
+    let mut columns = [const { Vec::new() }; 2];
+    let [low, high] = &mut columns;
+    for record in records {
+        if let Some(rtt_us) = record.handshake_rtt_us {
+            let before_us = latest.insert(record.responder, rtt_us).unwrap_or(0);
+            let difference = zigzag(i64::from(rtt_us) - i64::from(before_us));
+            let [lowest, ..] = difference.to_le_bytes();
+            low.push(lowest);
+            write_varint(high, difference >> 8);
+        }
+    }
+    columns
+}
+
+fn decode_handshake_rtt(
+    [low, high]: &mut [Reader<'_>; 2],
+    latest: &mut LatestRtts,
+    responder: IpAddr,
+) -> Result<u32, DecodeError> {
+    let latest_us = latest.entry(responder).or_insert(0);
+    let lowest = low.u8("handshake rtt")?;
+    let offset = high.offset();
+    let told = high.varint("handshake rtt")?;
+    let rtt_us = told
+        .checked_mul(0x100)
+        .and_then(|rest| i64::from(*latest_us).checked_add(unzigzag(rest | u64::from(lowest))))
+        .and_then(|rtt_us| u32::try_from(rtt_us).ok())
+        .ok_or_else(|| high.value_at("handshake rtt", offset, told, "within 0 to 4294967295"))?;
+    *latest_us = rtt_us;
+    Ok(rtt_us)
+}
+
 /// Reads a column section of `count` records, which the caller has bounded.
 pub(super) fn decode(
     section: &[u8],
@@ -183,6 +247,8 @@ pub(super) fn decode(
         Values::<PORT>::new(names(14), &columns[14], &columns[15], &columns[16])?;
     let mut from_initiator: [Reader<'_>; 5] = std::array::from_fn(|n| column(17 + n));
     let mut from_responder: [Reader<'_>; 5] = std::array::from_fn(|n| column(22 + n));
+    let mut handshake_rtts: [Reader<'_>; 2] = std::array::from_fn(|n| column(27 + n));
+    let mut latest_rtts = LatestRtts::default();
 
     let mut records = Vec::with_capacity(count);
     let mut previous = end_ms;
@@ -203,6 +269,10 @@ pub(super) fn decode(
         record.responder_port = u16::from_be_bytes(responder_ports.value()?);
         decode_direction(&mut from_initiator, &mut record.from_initiator)?;
         decode_direction(&mut from_responder, &mut record.from_responder)?;
+        if let Some(rtt_us) = &mut record.handshake_rtt_us {
+            let responder = record.responder;
+            *rtt_us = decode_handshake_rtt(&mut handshake_rtts, &mut latest_rtts, responder)?;
+        }
         records.push(record);
     }
     ends.end()?;
@@ -213,6 +283,7 @@ pub(super) fn decode(
     initiator_ports.end()?;
     responder_ports.end()?;
     from_initiator.iter().chain(&from_responder).try_for_each(Reader::end)?;
+    handshake_rtts.iter().try_for_each(Reader::end)?;
     Ok(records)
 }
 
@@ -258,10 +329,26 @@ fn decode_shape(shape: [u8; SHAPE]) -> Result<Record, DecodeError> {
     let unknown = |field, offset, value: u8| {
         reader.value_at(field, offset, u64::from(value), "a known number")
     };
-    let [protocol, bits, handshake, role, end_reason, flags, flags_back, outer @ ..] = shape;
-    if bits & !(PORTS_KNOWN | INITIATOR_V4 | RESPONDER_V4 | FOLDED) != 0 {
+    let [protocol, bits, handshake, role, end_reason, interface, directions @ ..] = shape;
+    let [flags, first, dscp, flags_back, first_back, dscp_back, outer @ ..] = directions;
+    if bits & !BITS != 0 {
         return Err(unknown("bits", 1, bits));
     }
+    if interface > Record::INTERFACE_MAX {
+        return Err(reader.value_at("interface", 5, u64::from(interface), "at most 7"));
+    }
+    for (offset, dscp) in [(8, dscp), (11, dscp_back)] {
+        if dscp > Direction::DSCP_MAX {
+            return Err(reader.value_at("dscp", offset, u64::from(dscp), "at most 63"));
+        }
+    }
+    let direction = |tcp_flags, first_flags, dscp, fragmented| Direction {
+        tcp_flags,
+        first_flags,
+        dscp,
+        fragmented: bits & fragmented != 0,
+        ..Direction::default()
+    };
     let unspecified = |bit| {
         if bits & bit != 0 {
             IpAddr::V4(Ipv4Addr::UNSPECIFIED)
@@ -290,9 +377,11 @@ fn decode_shape(shape: [u8; SHAPE]) -> Result<Record, DecodeError> {
         protocol,
         ports_known: bits & PORTS_KNOWN != 0,
         outer,
-        from_initiator: Direction { tcp_flags: flags, ..Direction::default() },
-        from_responder: Direction { tcp_flags: flags_back, ..Direction::default() },
+        from_initiator: direction(flags, first, dscp, INITIATOR_FRAGMENTED),
+        from_responder: direction(flags_back, first_back, dscp_back, RESPONDER_FRAGMENTED),
         handshake: Handshake::try_from(handshake).map_err(|n| unknown("handshake", 2, n))?,
+        handshake_rtt_us: (bits & HANDSHAKE_RTT_KNOWN != 0).then_some(0),
+        interface,
         role: RoleEvidence::try_from(role).map_err(|n| unknown("role", 3, n))?,
         end_reason: EndReason::try_from(end_reason).map_err(|n| unknown("end reason", 4, n))?,
         folded: bits & FOLDED != 0,

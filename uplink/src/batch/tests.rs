@@ -58,6 +58,9 @@ fn extremes() -> Vec<Record> {
         bytes: u64::MAX,
         tcp_flags: 0xff,
         ttl: 0xff,
+        dscp: Direction::DSCP_MAX,
+        first_flags: 0xff,
+        fragmented: true,
         length_min: u16::MAX,
         length_max: 0,
     };
@@ -78,6 +81,8 @@ fn extremes() -> Vec<Record> {
             from_initiator: Direction { packets: 1, bytes: 0, length_max: u16::MAX, ..wide },
             from_responder: Direction { packets: 0, bytes: 1, ..Direction::default() },
             handshake: Handshake::OneWay,
+            handshake_rtt_us: Some(u32::MAX),
+            interface: Record::INTERFACE_MAX,
             role: RoleEvidence::Guess,
             end_reason: EndReason::LackOfResources,
             folded: false,
@@ -255,14 +260,21 @@ fn the_checksum_is_the_link_of_the_chain() {
 }
 
 fn any_direction() -> impl Strategy<Value = Direction> {
-    any::<(u64, u64, u8, u8, u16, u16)>().prop_map(
-        |(packets, bytes, tcp_flags, ttl, length_min, length_max)| Direction {
-            packets,
-            bytes,
-            tcp_flags,
-            ttl,
-            length_min,
-            length_max,
+    let dscp = 0..=Direction::DSCP_MAX;
+    (any::<(u64, u64, u8, u8, u16, u16)>(), dscp, any::<(u8, bool)>()).prop_map(
+        |(counted, dscp, (first_flags, fragmented))| {
+            let (packets, bytes, tcp_flags, ttl, length_min, length_max) = counted;
+            Direction {
+                packets,
+                bytes,
+                tcp_flags,
+                ttl,
+                dscp,
+                first_flags,
+                fragmented,
+                length_min,
+                length_max,
+            }
         },
     )
 }
@@ -287,6 +299,7 @@ prop_compose! {
         from_initiator in any_direction(),
         from_responder in any_direction(),
         (handshake, role, end_reason, folded) in (0..=5_u8, 1..=4_u8, 1..=5_u8, any::<bool>()),
+        (handshake_rtt_us, interface) in (any::<Option<u32>>(), 0..=Record::INTERFACE_MAX),
     ) -> Record {
         Record {
             start_ms: one.min(other),
@@ -301,6 +314,8 @@ prop_compose! {
             from_initiator,
             from_responder,
             handshake: Handshake::try_from(handshake).expect("in range"),
+            handshake_rtt_us,
+            interface,
             role: RoleEvidence::try_from(role).expect("in range"),
             end_reason: EndReason::try_from(end_reason).expect("in range"),
             folded,

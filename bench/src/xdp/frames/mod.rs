@@ -2,13 +2,12 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use pnet_packet::ip::{IpNextHeaderProtocol, IpNextHeaderProtocols};
 use pnet_packet::tcp::TcpFlags;
 
-use crate::generate::frames::{Ends, ethernet, frame, tcp};
+use crate::generate::encapsulation::{Encapsulation, Version};
+use crate::generate::frames::{Ends, tcp};
 
 const ETHERNET: usize = 14;
-const IPV4: u16 = 0x0800;
 
 /// What a frame carries its TCP segment in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,40 +43,30 @@ pub(super) enum Around {
 impl Around {
     /// The frame; with 60 bytes, all that Ethernet asks for, where nothing makes it longer.
     pub(super) fn frame(self) -> Vec<u8> {
-        let plain = tcp(inner_v4(), TcpFlags::ACK, 1, 0);
-        let packet = ip_packet(&plain, 40);
-        match self {
-            Self::Plain => plain,
-            Self::Ipv6 => tcp(inner_v6(), TcpFlags::ACK, 1, 0),
-            Self::Vlan => ethernet(0x8100, &joined(&[&tag(100, IPV4), packet])),
-            Self::Qinq => ethernet(0x88a8, &joined(&[&tag(200, 0x8100), &tag(30, IPV4), packet])),
-            Self::Mpls => {
-                // Label, traffic class, bottom of the stack, time to live.
-                let labels = [0, 0x10, 0x00, 64, 0, 0x20, 0x01, 64];
-                ethernet(0x8847, &joined(&[&labels, packet]))
-            }
-            Self::Pppoe => {
-                // Version and type 1, session 7, 42 bytes, PPP protocol IPv4.
-                ethernet(0x8864, &joined(&[&[0x11, 0, 0, 7, 0, 42, 0x00, 0x21], packet]))
-            }
-            Self::Gre => outer(IpNextHeaderProtocols::Gre, &joined(&[&[0, 0, 0x08, 0x00], packet])),
-            Self::Erspan => {
-                // GRE with a sequence number; version 1, VLAN 100, session 5; port 3.
-                let headers = [0x10, 0, 0x88, 0xbe, 0, 0, 0, 1, 0x10, 100, 0, 5, 0, 0, 0, 3];
-                outer(IpNextHeaderProtocols::Gre, &joined(&[&headers, &plain]))
-            }
-            Self::Vxlan => udp(4789, &joined(&[&[0x08, 0, 0, 0, 0, 0, 42, 0], &plain])),
-            Self::Geneve => udp(6081, &joined(&[&[0, 0, 0x65, 0x58, 0, 0, 42, 0], &plain])),
-            Self::IpIp => outer(IpNextHeaderProtocols::Ipv4, packet),
-            Self::SixInFour => {
-                let v6 = tcp(inner_v6(), TcpFlags::ACK, 1, 0);
-                outer(IpNextHeaderProtocols::Ipv6, ip_packet(&v6, 60))
-            }
-            Self::Gtp => {
-                // Version 1, a user packet, 40 bytes, tunnel 9.
-                udp(2152, &joined(&[&[0x30, 0xff, 0, 40, 0, 0, 0, 9], packet]))
-            }
-        }
+        let (encapsulation, version) = match self {
+            Self::Plain => (Encapsulation::Plain, Version::V4),
+            Self::Ipv6 => (Encapsulation::Plain, Version::V6),
+            Self::Vlan => (Encapsulation::Vlan, Version::V4),
+            Self::Qinq => (Encapsulation::Qinq, Version::V4),
+            Self::Mpls => (Encapsulation::Mpls, Version::V4),
+            Self::Pppoe => (Encapsulation::Pppoe, Version::V4),
+            Self::Gre => (Encapsulation::Gre, Version::V4),
+            Self::Erspan => (Encapsulation::Erspan, Version::V4),
+            Self::Vxlan => (Encapsulation::Vxlan, Version::V4),
+            Self::Geneve => (Encapsulation::Geneve, Version::V4),
+            Self::IpIp => (Encapsulation::Ipip, Version::V4),
+            Self::SixInFour => (Encapsulation::Ipip, Version::V6),
+            Self::Gtp => (Encapsulation::Gtp, Version::V4),
+        };
+        let (inner, packet_bytes) = match version {
+            Version::V4 => (tcp(inner_v4(), TcpFlags::ACK, 1, 0), 40),
+            Version::V6 => (tcp(inner_v6(), TcpFlags::ACK, 1, 0), 60),
+        };
+        // A frame inside is as long as one on a wire; of any other there is the packet only.
+        let end =
+            if encapsulation.carries_frames() { inner.len() } else { ETHERNET + packet_bytes };
+        let packet = inner.get(ETHERNET..end).expect("the frame was made with that packet");
+        encapsulation.headers(version).around(packet)
     }
 }
 
@@ -90,33 +79,6 @@ fn inner_v6() -> Ends {
     let client = Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 7);
     let server = Ipv6Addr::new(0xfd20, 0, 0, 0, 0, 0, 0, 0x10);
     Ends::new((client, 40_000), (server, 443))
-}
-
-/// The IP packet of this many bytes that a frame begins with.
-fn ip_packet(frame: &[u8], bytes: usize) -> &[u8] {
-    frame.get(ETHERNET..ETHERNET + bytes).expect("the frame was made with a packet of that length")
-}
-
-fn joined(parts: &[&[u8]]) -> Vec<u8> {
-    parts.concat()
-}
-
-fn tag(identifier: u16, ethertype: u16) -> [u8; 4] {
-    let ([a, b], [c, d]) = (identifier.to_be_bytes(), ethertype.to_be_bytes());
-    [a, b, c, d]
-}
-
-/// A packet between the ends of a tunnel.
-fn outer(protocol: IpNextHeaderProtocol, payload: &[u8]) -> Vec<u8> {
-    let ends = Ends::new((Ipv4Addr::new(192, 0, 2, 1), 0), (Ipv4Addr::new(192, 0, 2, 2), 0));
-    frame(ends, protocol, payload, &[])
-}
-
-/// A datagram between the ends of a tunnel, without a checksum as tunnels send it.
-fn udp(port: u16, payload: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(8 + payload.len()).expect("a frame is short");
-    let ([a, b], [c, d]) = (port.to_be_bytes(), length.to_be_bytes());
-    outer(IpNextHeaderProtocols::Udp, &joined(&[&[0xc0, 0x01, a, b, c, d, 0, 0], payload]))
 }
 
 #[cfg(test)]

@@ -87,15 +87,31 @@ impl Ticks {
 }
 
 impl TickTime {
+    /// The whole count of a tick of which only the bits of `mask`, the lowest ones, are known: the newest that there
+    /// is. Right for one of the last `mask` ticks.
+    pub(super) fn recent(&self, lowest: u32, mask: u32) -> u32 {
+        let newest = self.newest();
+        newest.wrapping_sub(newest.wrapping_sub(lowest) & mask)
+    }
+
+    /// The count of the tick that runs, or of the next: the counter may have stepped since `now_ns` was read.
+    fn newest(&self) -> u32 {
+        let Ticks { edge, .. } = self.ticks;
+        #[expect(clippy::cast_possible_truncation, reason = "counts are compared modulo 2^32")]
+        edge.wrapping_add(self.ticks_since_edge() as u32)
+    }
+
+    fn ticks_since_edge(&self) -> u64 {
+        let Ticks { tick_ns, edge_ns, .. } = self.ticks;
+        self.now_ns.saturating_sub(edge_ns) / tick_ns + 1
+    }
+
     /// Milliseconds since the Unix epoch at the beginning of a tick, from the lower 32 bits of its count. The
     /// tick is taken for the last one with those bits: the right one for 2^32 ticks, 49 days at 1,000 Hz.
     pub(super) fn unix_ms(&self, count: u32) -> u64 {
-        let Ticks { tick_ns, edge, edge_ns } = self.ticks;
-        // One more than the clock says: the counter may have stepped since `now_ns` was read.
-        let newest = self.now_ns.saturating_sub(edge_ns) / tick_ns + 1;
-        #[expect(clippy::cast_possible_truncation, reason = "counts are compared modulo 2^32")]
-        let age = edge.wrapping_add(newest as u32).wrapping_sub(count);
-        let since_edge = newest.cast_signed() - i64::from(age);
+        let Ticks { tick_ns, edge_ns, .. } = self.ticks;
+        let age = self.newest().wrapping_sub(count);
+        let since_edge = self.ticks_since_edge().cast_signed() - i64::from(age);
         let stamp_ns = edge_ns.cast_signed() + since_edge * tick_ns.cast_signed();
         let unix_ns = stamp_ns + (self.unix_now_ns.cast_signed() - self.now_ns.cast_signed());
         u64::try_from(unix_ns / 1_000_000).unwrap_or(0)

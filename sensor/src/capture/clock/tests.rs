@@ -102,6 +102,22 @@ fn the_counter_may_wrap_between_a_stamp_and_now() {
 }
 
 #[test]
+fn the_lowest_bits_are_enough_for_a_recent_tick() {
+    let mask = flow::Slot::TICKS_MASK;
+    for rate_hz in [100, 250, 1000] {
+        // The counter wraps at 300 s.
+        for edge_ns in [5_000_000_000, 299_000_000_000, 86_400_000_000_000] {
+            let time = tick_time(ticks(rate_hz, edge_ns), edge_ns + 12_345_000_000);
+            let newest = time.newest();
+            for age in [0, 1, 2, 10 * rate_hz, mask - 1, mask] {
+                let count = newest.wrapping_sub(age);
+                assert_eq!(time.recent(count & mask, mask), count, "{rate_hz} Hz, {age} ago");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_step_of_the_time_of_day_moves_the_stamps_with_it() {
     let edge_ns = 1_000_000_000_000;
     let edge = counter(250, edge_ns);

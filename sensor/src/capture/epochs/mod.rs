@@ -13,7 +13,10 @@ use flow::kernel::{
     COARSE_SLOTS, CoarseSlot, Cpu, DOMAIN_UNKNOWN, NO_REGION, OUTERS, Set, block, epoch_word,
     not_ip_name,
 };
-use flow::{FRAGMENTS, Observation, Outer, Slot, TcpSeen};
+use flow::{
+    FRAGMENTS, FlowKey, HANDSHAKES, HandshakeSlot, Observation, OpeningTime, Outer, Record, Slot,
+    TcpSeen, handshake_fingerprint, handshake_place,
+};
 use rustix::thread::{MembarrierCommand, MembarrierQuery, membarrier, membarrier_query};
 
 use super::clock::{TickTime, Ticks};
@@ -85,6 +88,7 @@ pub(super) struct Epochs {
     log: Table<Slot>,
     coarse: Table<CoarseSlot>,
     identities: Table<Outer>,
+    handshakes: Handshakes,
     generation: u32,
     ticks: Ticks,
     outers: Outers,
@@ -105,9 +109,11 @@ struct Stray {
 
 impl Epochs {
     /// Loads the object, sizes and maps its tables, and reads the clock. Nothing is attached.
-    pub(super) fn load(sizes: TableSizes) -> Result<Self, CaptureError> {
+    ///
+    /// `interfaces` are the numbers that the kernel gives them, in the sensor's order.
+    pub(super) fn load(sizes: TableSizes, interfaces: &[u32]) -> Result<Self, CaptureError> {
         object::check(object::OBJECT)?;
-        Self::load_object(object::OBJECT, [&[], &[]], sizes)
+        Self::load_object(object::OBJECT, [&[], &[]], sizes, interfaces)
     }
 
     /// Loads any object with these tables, unchecked, after setting constants of its own and the sizes of tables of
@@ -116,6 +122,7 @@ impl Epochs {
         object: &[u8],
         own: [&[(&str, u32)]; 2],
         sizes: TableSizes,
+        interfaces: &[u32],
     ) -> Result<Self, CaptureError> {
         let sizes = sizes.check()?;
         check_kernel()?;
@@ -127,7 +134,9 @@ impl Epochs {
         let rows = online.iter().map(|cpu| *cpu as usize + 1).max().unwrap_or(1).max(possible);
         let regions = bounded_u32("the number of online CPUs", online.len())?;
         let rows = bounded_u32("the number of CPUs", rows)?;
-        let mut ebpf = load_object(object, own, sizes, rows, regions)?;
+        let factors = hash_factors();
+        let constants = Constants { factors, interfaces: numbered(interfaces) };
+        let mut ebpf = load_object(object, own, sizes, [rows, regions], &constants)?;
         let mut cpus: Table<Cpu> = Table::take(&mut ebpf, "CPUS")?;
         let generation = 1;
         // Field by field: a whole row would bring along what this process has where the alignment leaves a gap.
@@ -152,6 +161,7 @@ impl Epochs {
             log: Table::take(&mut ebpf, "LOG")?,
             coarse: Table::take(&mut ebpf, "COARSE")?,
             identities: Table::take(&mut ebpf, "OUTER_IDENTITIES")?,
+            handshakes: Handshakes { times: Table::take(&mut ebpf, "HANDSHAKE_TIMES")?, factors },
             strays: vec![Stray::default(); cpus.len()],
             outers: Outers::new(regions),
             packets_unnumbered: 0,
@@ -214,6 +224,7 @@ impl Epochs {
             time: self.ticks.at_now(),
             outers: &mut self.outers,
             identities: &self.identities,
+            handshakes: &self.handshakes,
             visit,
             totals: DrainTotals::default(),
             rest: None,
@@ -297,11 +308,26 @@ impl Programs for Epochs {
     }
 }
 
+/// When connections were opened, and how soon that was answered.
+struct Handshakes {
+    times: Table<HandshakeSlot>,
+    factors: [u64; 5],
+}
+
+impl Handshakes {
+    /// The time from a connection's SYN to its SYN-ACK, where the kernel's table has it.
+    fn rtt_us(&self, key: &FlowKey) -> Option<u32> {
+        let fingerprint = handshake_fingerprint(key, &self.factors);
+        self.times.snapshot(handshake_place(fingerprint) as usize).rtt_us(fingerprint)
+    }
+}
+
 /// One drain under way.
 struct Drain<'a> {
     time: TickTime,
     outers: &'a mut Outers,
     identities: &'a Table<Outer>,
+    handshakes: &'a Handshakes,
     visit: &'a mut dyn FnMut(Observation),
     totals: DrainTotals,
     /// Where in the totals the rest is, once there is one.
@@ -316,9 +342,9 @@ impl Drain<'_> {
             return;
         }
         let packets = u64::from(slot.packets);
-        let first_ms = self.time.unix_ms(slot.first);
-        let elapsed = slot.last_and_syn & Slot::LAST_MAX;
-        let last_ms = self.time.unix_ms(slot.first.wrapping_add(u32::from(elapsed)));
+        let first = self.time.recent(slot.first_ticks(), Slot::TICKS_MASK);
+        let first_ms = self.time.unix_ms(first);
+        let last_ms = self.time.unix_ms(first.wrapping_add(slot.elapsed_ticks()));
         let Some((key, outer)) = self.outers.number(self.identities, region, slot.key) else {
             self.packets_unnumbered += packets;
             self.fold(Folded {
@@ -331,6 +357,8 @@ impl Drain<'_> {
             });
             return;
         };
+        let syn_ack = slot.last_and_syn & Slot::SYN_ACK_SEEN != 0;
+        let rtt_us = if syn_ack { self.handshakes.rtt_us(&slot.key) } else { None };
         self.totals.observations += 1;
         self.totals.packets += packets;
         self.totals.bytes += slot.bytes();
@@ -344,9 +372,14 @@ impl Drain<'_> {
             tcp: TcpSeen {
                 flags: slot.tcp_flags,
                 syn: slot.last_and_syn & Slot::SYN_SEEN != 0,
-                syn_ack: slot.last_and_syn & Slot::SYN_ACK_SEEN != 0,
+                syn_ack,
             },
+            opening: rtt_us.map_or(OpeningTime::Unknown, OpeningTime::After),
+            first_flags: slot.first_flags(),
             ttl: slot.ttl,
+            dscp: slot.dscp(),
+            fragmented: slot.fragmented(),
+            interface: slot.interface(),
             length_min: slot.length_min,
             length_max: slot.length_max,
         });
@@ -454,28 +487,40 @@ pub(super) fn bounded_u32(what: &'static str, value: usize) -> Result<u32, Captu
     }
 }
 
+/// What the program is told when it is loaded.
+struct Constants {
+    factors: [u64; 5],
+    interfaces: [u32; Record::INTERFACE_MAX as usize],
+}
+
+/// Those of the interfaces that have a number in records; 0 where there is none.
+fn numbered(interfaces: &[u32]) -> [u32; Record::INTERFACE_MAX as usize] {
+    std::array::from_fn(|at| interfaces.get(at).copied().unwrap_or(0))
+}
+
 fn load_object(
     object: &[u8],
     own: [&[(&str, u32)]; 2],
     sizes: TableSizes,
-    rows: u32,
-    regions: u32,
+    [rows, regions]: [u32; 2],
+    constants: &Constants,
 ) -> Result<Ebpf, CaptureError> {
     let halves = regions * 2;
-    let factors = hash_factors();
     let mut loader = EbpfLoader::new();
     loader
         .override_global("LOG_SLOTS", &sizes.log_slots, true)
-        .override_global("HASH_FACTORS", &factors, true)
+        .override_global("HASH_FACTORS", &constants.factors, true)
+        .override_global("INTERFACES", &constants.interfaces, true)
         .map_max_entries("CPUS", rows)
         .map_max_entries("SETS", halves * sizes.sets)
         .map_max_entries("LOG", halves * sizes.log_slots)
         .map_max_entries("COARSE", halves * COARSE_SLOTS)
         .map_max_entries("OUTER_IDENTITIES", regions * OUTERS)
         .map_max_entries("FIRST_FRAGMENTS", regions * FRAGMENTS)
+        .map_max_entries("HANDSHAKE_TIMES", HANDSHAKES)
         .map_max_entries("WALKS", rows);
-    let [constants, tables] = own;
-    for (name, value) in constants {
+    let [own_constants, tables] = own;
+    for (name, value) in own_constants {
         loader.override_global(name, value, true);
     }
     for (name, entries) in tables {

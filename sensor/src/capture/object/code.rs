@@ -4,13 +4,16 @@ use super::ObjectError;
 
 /// Look up an entry of a table, which the list of tables bounds.
 const MAP_LOOKUP_ELEM: i32 = 1;
+/// The precise clock.
+const KTIME_GET_NS: i32 = 5;
 /// The number of the CPU.
 const GET_SMP_PROCESSOR_ID: i32 = 8;
 /// The tick counter.
 const JIFFIES64: i32 = 118;
 /// The length of a frame in several buffers; a number, no bytes.
 const XDP_GET_BUFF_LEN: i32 = 188;
-const HELPERS: [i32; 4] = [MAP_LOOKUP_ELEM, GET_SMP_PROCESSOR_ID, JIFFIES64, XDP_GET_BUFF_LEN];
+const HELPERS: [i32; 5] =
+    [MAP_LOOKUP_ELEM, KTIME_GET_NS, GET_SMP_PROCESSOR_ID, JIFFIES64, XDP_GET_BUFF_LEN];
 
 /// Refuses calls of anything but the helpers on the list and functions of the object itself.
 pub(super) fn check_calls(section: &str, code: &[u8]) -> Result<(), ObjectError> {

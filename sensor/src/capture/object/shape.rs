@@ -9,7 +9,7 @@ use std::mem::offset_of;
 
 use flow::inspect::{Conversation, InspectTotals, Recent, Seen, Segment, Stream};
 use flow::kernel::{CoarseSlot, Cpu, Set};
-use flow::{Address, FlowKey, FragmentSlot, Outer, Slot, Walk};
+use flow::{Address, FlowKey, FragmentSlot, HandshakeSlot, Outer, Slot, Walk};
 
 use super::ObjectError;
 use super::btf::{Type, Types};
@@ -108,6 +108,7 @@ kept!(Cpu {
     fragments: [u64; 3],
 });
 kept!(Outer { layers: u64, ids: u64 });
+kept!(HandshakeSlot { syn: u64, answer: u64 });
 kept!(CoarseSlot {
     destination: Address,
     tail: u64,
@@ -239,7 +240,9 @@ kept_as!(Walk {
     103 fragment: u8,
     104 reached: u8,
     105 guessed: u8,
-    106 padding: [u16; 3],
+    106 dscp: u8,
+    107 padding_byte: u8,
+    108 padding: [u16; 2],
 });
 
 impl Kept for Set {

@@ -140,6 +140,8 @@ fn record(key: Option<Key>, folded: &Folded) -> Record {
         },
         from_responder: Direction::default(),
         handshake: Handshake::None,
+        handshake_rtt_us: None,
+        interface: 0,
         role: RoleEvidence::Guess,
         end_reason: EndReason::LackOfResources,
         folded: true,
