@@ -72,9 +72,19 @@ impl Read for Slow<'_> {
 fn check(data: &[u8]) {
     let (frames, fault) = read(data);
     let (pieces, in_pieces) = read(Slow(data));
+    if [&fault, &in_pieces].into_iter().flatten().any(is_damage) {
+        // How far damaged data can be decompressed depends on how much of them is there at once.
+        let both = frames.len().min(pieces.len());
+        assert_eq!(frames[..both], pieces[..both], "what comes before is the same");
+        return;
+    }
     assert_eq!(frames, pieces, "the frames do not depend on the pieces");
     let told = |fault: Option<CaptureFileError>| fault.map(|fault| fault.to_string());
     assert_eq!(told(fault), told(in_pieces), "nor does the fault");
+}
+
+fn is_damage(fault: &CaptureFileError) -> bool {
+    matches!(fault, CaptureFileError::Decompress { fault, .. } if fault.starts_with("are damaged"))
 }
 
 /// Time, length on the wire, link type, captured length, and a hash of the bytes.

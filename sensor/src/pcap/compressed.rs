@@ -4,15 +4,20 @@
 
 use std::error::Error;
 use std::fmt;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead as _, BufReader, Read};
 
-use flate2::bufread::MultiGzDecoder;
+use flate2::{Decompress, FlushDecompress, Status};
 use zstd::Decoder as ZstdDecoder;
 
 /// Compressed bytes read at once.
 const BUFFER_BYTES: usize = 256 << 10;
 /// Bytes that tell a format.
 pub(super) const MAGIC_BYTES: usize = 6;
+/// Bytes that zstd decompresses at once. What it has decompressed in a call that meets damaged data is
+/// lost.
+const ZSTD_STEP_BYTES: usize = 16 << 10;
+/// Window of gzip, as a power of two: the only one.
+const GZIP_WINDOW_LOG: u8 = 15;
 /// Largest window of zstd, as a power of two: 128 MiB, which is also what `zstd -d` takes unasked.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
@@ -102,9 +107,56 @@ impl<R: Read> Read for Raw<R> {
     }
 }
 
+/// The members of a gzip file. Unlike the library's own reader it gives every byte before damaged data.
+struct Gzip<R> {
+    source: BufReader<Raw<R>>,
+    /// None between two members.
+    member: Option<Decompress>,
+    /// Told when the bytes before it were given.
+    fault: Option<io::Error>,
+}
+
+impl<R: Read> Read for Gzip<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            if let Some(fault) = self.fault.take() {
+                return Err(fault);
+            }
+            let input = self.source.fill_buf()?;
+            let has_ended = input.is_empty();
+            if has_ended && self.member.is_none() {
+                return Ok(0);
+            }
+            let member = self.member.get_or_insert_with(|| Decompress::new_gzip(GZIP_WINDOW_LOG));
+            let before = (member.total_in(), member.total_out());
+            let result = member.decompress(input, buffer, FlushDecompress::None);
+            let used = member.total_in() - before.0;
+            let made = member.total_out() - before.1;
+            self.source.consume(usize::try_from(used).expect("a part of the input"));
+            match result {
+                Ok(Status::StreamEnd) => self.member = None,
+                Ok(_) if has_ended && made == 0 => {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    let told = error.message().unwrap_or("no reason is given");
+                    self.fault = Some(io::Error::new(io::ErrorKind::InvalidData, told));
+                }
+            }
+            if made > 0 {
+                return Ok(usize::try_from(made).expect("a part of the buffer"));
+            }
+        }
+    }
+}
+
 enum Decoder<R> {
     Plain(Raw<R>),
-    Gzip(Box<MultiGzDecoder<BufReader<Raw<R>>>>),
+    Gzip(Gzip<R>),
     Zstd(ZstdDecoder<'static, BufReader<Raw<R>>>),
 }
 
@@ -131,7 +183,9 @@ impl<R: Read> Stream<R> {
         raw.start = start;
         let buffered = |raw| BufReader::with_capacity(BUFFER_BYTES, raw);
         let decoder = match Format::of(&raw.start) {
-            Some(Format::Gzip) => Decoder::Gzip(Box::new(MultiGzDecoder::new(buffered(raw)))),
+            Some(Format::Gzip) => {
+                Decoder::Gzip(Gzip { source: buffered(raw), member: None, fault: None })
+            }
             Some(Format::Zstd) => {
                 let mut decoder = ZstdDecoder::with_buffer(buffered(raw))?;
                 decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
@@ -156,8 +210,11 @@ impl<R: Read> Read for Stream<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let (result, raw) = match &mut self.decoder {
             Decoder::Plain(raw) => return raw.read(buffer),
-            Decoder::Gzip(decoder) => (decoder.read(buffer), decoder.get_ref().get_ref()),
-            Decoder::Zstd(decoder) => (decoder.read(buffer), decoder.get_ref().get_ref()),
+            Decoder::Gzip(decoder) => (decoder.read(buffer), decoder.source.get_ref()),
+            Decoder::Zstd(decoder) => {
+                let step = buffer.len().min(ZSTD_STEP_BYTES);
+                (decoder.read(&mut buffer[..step]), decoder.get_ref().get_ref())
+            }
         };
         match result {
             Ok(count) => {

@@ -404,16 +404,16 @@ fn faults_of_compressed_files_say_which_bytes_they_count() {
             "checksum",
             changed(&zip, zip.len() - 8),
             5_000,
-            "the gzip data are damaged (corrupt gzip stream does not have a matching checksum), at \
-             byte 580024 of the decompressed stream"
+            "the gzip data are damaged (incorrect data check), at byte 580024 of the decompressed \
+             stream"
                 .to_owned(),
         ),
         (
             "something behind it",
             [zip.as_slice(), b"garbage, no gzip at all"].concat(),
             5_000,
-            "the gzip data are damaged (invalid gzip header), at byte 580024 of the decompressed \
-             stream"
+            "the gzip data are damaged (incorrect header check), at byte 580024 of the \
+             decompressed stream"
                 .to_owned(),
         ),
         (

@@ -31,8 +31,8 @@ impl Progress {
             bar.set_length(bytes);
         }
         let template = match sizes {
-            Some(_) => "{bar:24.cyan/dim} {percent:>3} %  {msg}  {eta} left",
-            None => "{spinner} {elapsed}  {bytes}  {msg}",
+            Some(_) => "{bar:20.cyan/dim} {percent:>3} %  {wide_msg} {eta:>4} left",
+            None => "{spinner} {elapsed}  {bytes}  {wide_msg}",
         };
         let style = ProgressStyle::with_template(template)
             .unwrap_or_else(|_invalid| ProgressStyle::default_bar());
@@ -48,8 +48,8 @@ impl Progress {
 
     /// A file begins.
     pub(super) fn handle_file(&mut self, name: &str) {
-        let start = name.char_indices().rev().nth(NAME_CHARS_MAX - 1).map_or(0, |(at, _)| at);
-        name[start..].clone_into(&mut self.name);
+        let name = name.rsplit('/').next().unwrap_or(name);
+        self.name = name.chars().take(NAME_CHARS_MAX).collect();
         self.bytes_before = self.bar.position();
     }
 
@@ -62,9 +62,8 @@ impl Progress {
             self.frames_per_s = Some((frames - before).saturating_mul(1_000) / ms);
             self.looked = (Instant::now(), frames);
         }
-        let rate = self
-            .frames_per_s
-            .map_or_else(String::new, |rate| format!(", {} frames/s", short(rate)));
+        let rate =
+            self.frames_per_s.map_or_else(String::new, |rate| format!(", {}/s", short(rate)));
         self.bar.set_message(format!("{}  {} frames{rate}", self.name, short(frames)));
         self.bar.set_position(self.bytes_before + file_bytes);
         self.bar.tick();
@@ -75,5 +74,5 @@ impl Progress {
     }
 }
 
-/// Characters of a file's name that are shown, from its end.
-const NAME_CHARS_MAX: usize = 20;
+/// Characters of a file's name that are shown.
+const NAME_CHARS_MAX: usize = 24;

@@ -155,7 +155,7 @@ fn more_hosts_than_are_kept() {
         Top hosts                                   bytes   share     packets    records
           192.0.2.1                               1.32 MB 100.0 %      20,000     20,000
           There were more than 7,168 hosts: one that is not kept has had at most
-          132 B; figures with ≥ may lack as much.
+          198 B; figures with ≥ may lack as much.
 
         Top services                                bytes   share     packets    records
           tcp/80    http                          1.32 MB 100.0 %      20,000     20,000
