@@ -20,7 +20,7 @@ use crate::reader::{DecodeError, Reader, unzigzag, write_varint, zigzag};
 
 /// Levels above 3 gain less than 2 % on flow columns and cost twice the time.
 const ZSTD_LEVEL: i32 = 3;
-/// Bytes of a shape: protocol, bits, handshake, role, end reason, interface; of both directions all TCP flags, the first
+/// Bytes of a shape: protocol, bits, handshake, role, end reason, interface; of both directions all TCP flags, first
 /// ones, the code point; the two words of the outer identity.
 const SHAPE: usize = 28;
 /// Those before the outer identity.
