@@ -102,5 +102,7 @@ fn set_of(key: &FlowKey, outer: &Outer) -> usize {
             .wrapping_add(outer.layers.wrapping_mul(FACTORS[5]))
             .wrapping_add(outer.ids.wrapping_mul(FACTORS[6]));
     }
-    (sum >> (u64::BITS - SETS.ilog2())) as usize
+    #[expect(clippy::cast_possible_truncation, reason = "eleven bits fit")]
+    let set = (sum >> (u64::BITS - SETS.ilog2())) as usize;
+    set
 }

@@ -38,14 +38,14 @@ fn the_clock_follows_the_capture_and_never_goes_back() {
 /// One packet of one of 20,000 flows, most of them rare; far more than the cache holds.
 fn packet(number: u64) -> Observation {
     let random = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
-    let flow = if random % 2 == 0 { random % 97 } else { random % 20_011 };
+    let flow = if random.is_multiple_of(2) { random % 97 } else { random % 20_011 };
     let port = u16::try_from(flow).unwrap_or(0);
     let length = 40 + random % 1_400;
     let length_min = u16::try_from(length).unwrap_or(0);
     let host = Address::from_v4([10, 0, 0, 1]);
     Observation {
         key: FlowKey::new(host, host, [port, 443], protocol::TCP, Kind::V4, 0),
-        outer: Outer::from_vlans(Vlans([u16::from(random % 3 == 0), 0])),
+        outer: Outer::from_vlans(Vlans([u16::from(random.is_multiple_of(3)), 0])),
         packets: 1,
         bytes: length,
         first_ms: random % 250,
@@ -53,7 +53,7 @@ fn packet(number: u64) -> Observation {
         tcp: TcpSeen::from_flags(u8::try_from(random % 64).unwrap_or(0)),
         first_flags: u8::try_from(random % 64).unwrap_or(0),
         dscp: u8::try_from(random % 5).unwrap_or(0),
-        fragmented: random % 1_000 == 0,
+        fragmented: random.is_multiple_of(1_000),
         interface: u8::try_from(random % 3).unwrap_or(0),
         ttl: u8::try_from(random % 60).unwrap_or(0),
         length_min,
