@@ -16,7 +16,7 @@ const TARGETS: [&str; 6] = ["aggregator", "batch", "compressed", "frame", "pcap"
 /// The version that the targets were run with.
 const CARGO_FUZZ: &str = "0.13.2";
 /// What one input may take at most: a few kilobytes of compressed zeros are much to read.
-const LIMITS: [&str; 3] = ["-timeout=25", "-rss_limit_mb=2048", "-max_len=4096"];
+const LIMITS: [&str; 3] = ["-timeout=25", "-rss_limit_mb=2048", "-max_len=8192"];
 
 /// What `fuzz` takes.
 #[derive(Args)]

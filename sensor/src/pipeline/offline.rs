@@ -80,11 +80,8 @@ pub fn replay(
         progress.finish();
     }
     if stop.is_requested() {
-        let told = format!(
-            "stopped by a signal: files read to their end: {read} of {}; what was read before is \
-             counted and written",
-            files.len()
-        );
+        let told =
+            format!("stopped by a signal: files read to their end: {read} of {}", files.len());
         stage.faults.push(told);
         tally.stopped = true;
     }
