@@ -66,7 +66,7 @@ pub struct AggregatorSettings {
     pub idle_timeout_ms: u64,
     /// How long a closed TCP connection is kept for late packets.
     pub linger_ms: u64,
-    /// Flows held at once; about 220 bytes each. The one nearest to its end goes when the table is
+    /// Flows held at once; about 240 bytes each. The one nearest to its end goes when the table is
     /// full.
     pub flows_open_max: u32,
     /// What keeps flows with equal addresses apart.
