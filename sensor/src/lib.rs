@@ -11,6 +11,7 @@ mod capture;
 mod config;
 mod doctor;
 mod metrics;
+mod pages;
 mod pcap;
 mod pipeline;
 mod replay;

@@ -60,14 +60,16 @@ pub(super) struct Side {
 }
 
 impl Side {
-    fn handle(&mut self, seen: &Observation) {
+    /// The packets of an observation, and nothing before them.
+    #[inline]
+    fn of(seen: &Observation) -> Self {
         let (opening_us, timed) = match seen.opening {
             OpeningTime::Unknown => (0, 0),
             OpeningTime::At(time_us) => (time_us, TIMED),
             OpeningTime::After(rtt_us) => (rtt_us, MEASURED),
         };
         let mark = |is_set: bool, mark: u8| if is_set { mark } else { 0 };
-        self.merge(&Self {
+        Self {
             packets: seen.packets,
             bytes: seen.bytes,
             first_ms: seen.first_ms,
@@ -86,10 +88,15 @@ impl Side {
                 | mark(seen.tcp.syn, SYN)
                 | mark(seen.tcp.syn_ack, SYN_ACK)
                 | mark(seen.fragmented, FRAGMENTED),
-        });
+        }
     }
 
+    #[inline]
     fn merge(&mut self, other: &Self) {
+        if self.marks == 0 {
+            *self = *other;
+            return;
+        }
         let opening_us = self.merged_opening_us(other);
         let first_flags = self.merged_first_flags(other);
         let (flags_ever, marks) = (self.flags_ever | other.flags_ever, self.marks | other.marks);
@@ -125,8 +132,11 @@ impl Side {
 
     /// The earlier time, the shorter measurement; a measurement rather than a time.
     fn merged_opening_us(&self, other: &Self) -> u32 {
-        let (one, two) = (self.opening_us, other.opening_us);
         // Neither mark: neither number means anything, and 0 is what stays.
+        if (self.marks | other.marks) & (MEASURED | TIMED) == 0 {
+            return 0;
+        }
+        let (one, two) = (self.opening_us, other.opening_us);
         match [MEASURED, TIMED].into_iter().find(|mark| self.has(*mark) || other.has(*mark)) {
             Some(mark) if !other.has(mark) => one,
             Some(mark) if !self.has(mark) => two,
@@ -288,7 +298,7 @@ impl Entry {
         {
             self.syn_last_us = self.merged_syn_last_us(Some(time_us));
         }
-        self.sides[usize::from(reversed)].handle(seen);
+        self.sides[usize::from(reversed)].merge(&Side::of(seen));
     }
 
     /// Takes over what was counted apart: late packets of this flow after all.
@@ -368,21 +378,29 @@ impl Entry {
         Some(evidence)
     }
 
-    /// The record of this part, and begins the next one. `None` when nothing came since the last
-    /// record.
-    pub(super) fn poll_record(&mut self, end_reason: EndReason) -> Option<Record> {
+    /// The record of this part; `None` when nothing came in it.
+    #[inline]
+    pub(super) fn record(&mut self, end_reason: EndReason) -> Option<Record> {
         if self.packets() == 0 {
             return None;
         }
         let roles = *self.roles.get_or_insert_with(|| role::decide(&self.key, &self.sides));
-        let (initiator, responder) =
-            (self.sides[usize::from(roles.reversed)], self.sides[usize::from(!roles.reversed)]);
+        let initiator = &self.sides[usize::from(roles.reversed)];
+        let responder = &self.sides[usize::from(!roles.reversed)];
         let key = if roles.reversed { self.key.reversed() } else { self.key };
-        let used = || [&initiator, &responder].into_iter().filter(|side| side.packets > 0);
         let is_v4 = key.kind().has(Kind::V4);
-        let record = Record {
-            start_ms: used().map(|side| side.first_ms).min().unwrap_or_default(),
-            end_ms: used().map(|side| side.last_ms).max().unwrap_or_default(),
+        // A side without packets has no times.
+        let (start_ms, end_ms) = match (initiator.packets, responder.packets) {
+            (_, 0) => (initiator.first_ms, initiator.last_ms),
+            (0, _) => (responder.first_ms, responder.last_ms),
+            _ => (
+                initiator.first_ms.min(responder.first_ms),
+                initiator.last_ms.max(responder.last_ms),
+            ),
+        };
+        Some(Record {
+            start_ms,
+            end_ms,
             initiator: key.source.to_ip(is_v4),
             responder: key.destination.to_ip(is_v4),
             initiator_port: key.source_port(),
@@ -392,8 +410,8 @@ impl Entry {
             outer: self.outer,
             from_initiator: initiator.direction(),
             from_responder: responder.direction(),
-            handshake: role::handshake(key.protocol(), &initiator, &responder),
-            handshake_rtt_us: self.handshake_rtt_us(&initiator, &responder),
+            handshake: role::handshake(key.protocol(), initiator, responder),
+            handshake_rtt_us: self.handshake_rtt_us(initiator, responder),
             interface: if initiator.packets > 0 {
                 initiator.interface
             } else {
@@ -402,11 +420,14 @@ impl Entry {
             role: roles.evidence,
             end_reason,
             folded: false,
-        };
+        })
+    }
+
+    /// Begins the next part, after the record of this one.
+    pub(super) fn begin_part(&mut self) {
         self.told = false;
         for side in &mut self.sides {
             side.reset();
         }
-        Some(record)
     }
 }

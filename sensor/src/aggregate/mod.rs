@@ -28,9 +28,11 @@ use serde::{Deserialize, Serialize};
 
 pub use directions::DirectionsSeen;
 use entry::{Entry, State};
-use places::{NONE, Places};
+use places::{ABSENT, NONE, Places};
 pub(crate) use watched::Watched;
 use wheel::{Ticket, Wheel};
+
+use crate::pages::roomy;
 
 /// What of VLAN tags and tunnels keeps flows with equal addresses apart, and stands in their records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,7 +68,7 @@ pub struct AggregatorSettings {
     pub idle_timeout_ms: u64,
     /// How long a closed TCP connection is kept for late packets.
     pub linger_ms: u64,
-    /// Flows held at once; about 240 bytes each. The one nearest to its end goes when the table is
+    /// Flows held at once; about 220 bytes each. The one nearest to its end goes when the table is
     /// full.
     pub flows_open_max: u32,
     /// What keeps flows with equal addresses apart.
@@ -215,6 +217,11 @@ impl Identities {
     }
 }
 
+/// The bit of [`Aggregator::opened`] for this flow, and a few others.
+fn opened_bit(identity: &Identity) -> u64 {
+    1 << (identity.hash % u64::BITS)
+}
+
 /// The table of open flows.
 pub struct Aggregator {
     settings: AggregatorSettings,
@@ -228,6 +235,8 @@ pub struct Aggregator {
     wheel: Wheel,
     /// Flows that something is to be decided about at the end of the epoch.
     changed: Vec<u32>,
+    /// One bit for each flow that was opened since the latest look-ups, by its hash.
+    opened: u64,
     now_ms: Option<u64>,
     totals: AggregatorTotals,
 }
@@ -242,15 +251,16 @@ impl Aggregator {
     /// The same for observations whose identities were found out before.
     #[must_use]
     pub fn with_identities(settings: AggregatorSettings, identities: Identities) -> Self {
-        let flows_open_max = settings.flows_open_max.clamp(1, NONE - 1);
+        let flows_open_max = settings.flows_open_max.clamp(1, ABSENT - 1);
         Self {
             settings: AggregatorSettings { flows_open_max, ..settings },
             identities,
             places: Places::new(),
-            entries: Vec::new(),
+            entries: roomy(flows_open_max as usize),
             unused: NONE,
             wheel: Wheel::new(),
             changed: Vec::new(),
+            opened: 0,
             now_ms: None,
             totals: AggregatorTotals::default(),
         }
@@ -289,26 +299,32 @@ impl Aggregator {
         let span_ms =
             (seen.first_ms.clamp(now_ms, ahead_max_ms), seen.last_ms.clamp(now_ms, ahead_max_ms));
 
-        // Since it was looked up, other flows may have come and gone.
-        let is_likely = self.entries.get(likely as usize).is_some_and(|entry| entry.is(identity));
-        let found = if is_likely {
-            likely
-        } else {
-            self.places.find(identity.hash, |place| self.entries[place as usize].is(identity))
-        };
+        let found = self.find(identity, likely);
         let place = if found == NONE {
-            self.open(identity, span_ms.1, emit)
-        } else if self.entries[found as usize].closed {
-            self.successor_of(found)
+            self.open(identity, seen, span_ms, emit)
         } else {
-            found
+            let is_closed = self.entries[found as usize].closed;
+            let place = if is_closed { self.successor_of(found) } else { found };
+            self.entries[place as usize].handle(seen, identity.reversed, span_ms);
+            place
         };
-        let entry = &mut self.entries[place as usize];
-        entry.handle(seen, identity.reversed, span_ms);
         // A FIN or RST may have closed it; the end of the epoch tells.
-        if seen.tcp.flags & (tcp_flag::FIN | tcp_flag::RST) != 0 && entry.state == State::Open {
+        let is_open = self.entries[place as usize].state == State::Open;
+        if seen.tcp.flags & (tcp_flag::FIN | tcp_flag::RST) != 0 && is_open {
             self.mark_changed(place);
         }
+    }
+
+    /// Where the flow is that was looked up to be at `likely`; since then others may have come and gone.
+    #[inline]
+    fn find(&self, identity: &Identity, likely: u32) -> u32 {
+        if likely == ABSENT && self.opened & opened_bit(identity) == 0 {
+            return NONE;
+        }
+        if self.entries.get(likely as usize).is_some_and(|entry| entry.is(identity)) {
+            return likely;
+        }
+        self.places.find(identity.hash, |place| self.entries[place as usize].is(identity))
     }
 
     /// Reports each flow, keeps it, or puts it back, as its timeouts say.
@@ -328,6 +344,7 @@ impl Aggregator {
                 self.file(ticket.place, due_ms);
             } else if reason == EndReason::ActiveTimeout {
                 self.report(ticket.place as usize, reason, emit);
+                self.entries[ticket.place as usize].begin_part();
                 let (due_ms, _) = self.due(&self.entries[ticket.place as usize]);
                 self.file(ticket.place, due_ms);
             } else {
@@ -398,25 +415,30 @@ impl Aggregator {
         self.changed = changed;
     }
 
-    /// A new entry for this flow, in the table.
+    /// A new entry for this flow, in the table, with its first packets.
     fn open(
         &mut self,
         identity: &Identity,
-        last_seen_ms: u64,
+        seen: &Observation,
+        span_ms: (u64, u64),
         emit: &mut dyn FnMut(Record),
     ) -> u32 {
+        let mut entry = Entry::new(identity.key, identity.outer, State::Open);
+        entry.hash = identity.hash;
+        entry.handle(seen, identity.reversed, span_ms);
         let place = loop {
-            match self.reserve(identity.key, identity.outer, State::Open) {
+            match self.reserve(&entry) {
                 Some(place) => break place,
                 None => self.evict(emit),
             }
         };
         self.totals.flows_opened += 1;
-        self.entries[place as usize].hash = identity.hash;
+        self.opened |= opened_bit(identity);
         self.places.insert(identity.hash, place);
         let now_ms = self.now_ms.unwrap_or_default();
         // Another observation of this epoch may put the part's beginning as far back as the epoch's.
-        let due_ms = last_seen_ms
+        let due_ms = span_ms
+            .1
             .saturating_add(self.settings.idle_timeout_ms)
             .min(now_ms.saturating_add(self.settings.active_timeout_ms));
         self.file(place, due_ms);
@@ -429,7 +451,7 @@ impl Aggregator {
         if link != NONE {
             return link;
         }
-        let Some(successor) = self.reserve(key, outer, State::Successor) else {
+        let Some(successor) = self.reserve(&Entry::new(key, outer, State::Successor)) else {
             return place;
         };
         self.entries[place as usize].link = successor;
@@ -503,11 +525,11 @@ impl Aggregator {
         }
     }
 
-    /// Gives the record of a flow's part, if there is anything in it.
+    /// Gives the record of a flow's part, if there is anything in it. The next part has not begun yet.
     fn report(&mut self, at: usize, reason: EndReason, emit: &mut dyn FnMut(Record)) {
         self.take_evidence(at);
         let one_way = self.totals.one_way;
-        let Some(mut record) = self.entries[at].poll_record(reason) else { return };
+        let Some(mut record) = self.entries[at].record(reason) else { return };
         let is_opening = matches!(record.handshake, Handshake::Syn | Handshake::SynAck);
         if one_way && is_opening && !self.entries[at].both_seen() {
             record.handshake = Handshake::OneWay;
@@ -518,11 +540,11 @@ impl Aggregator {
         emit(record);
     }
 
-    /// An unused place, or `None` when all are in use.
-    fn reserve(&mut self, key: FlowKey, outer: Outer, state: State) -> Option<u32> {
-        let entry = Entry::new(key, outer, state);
+    /// Puts an entry where none is; `None` when all places are in use.
+    fn reserve(&mut self, entry: &Entry) -> Option<u32> {
         if let Some(unused) = self.entries.get_mut(self.unused as usize) {
-            let Entry { link, ticket, .. } = std::mem::replace(unused, entry);
+            let Entry { link, ticket, .. } = *unused;
+            *unused = *entry;
             // Tickets of whoever was here before stay invalid.
             unused.ticket = ticket;
             return Some(std::mem::replace(&mut self.unused, link));
@@ -531,7 +553,7 @@ impl Aggregator {
         if place >= self.settings.flows_open_max {
             return None;
         }
-        self.entries.push(entry);
+        self.entries.push(*entry);
         Some(place)
     }
 
@@ -555,6 +577,7 @@ impl FlowTable for Aggregator {
         // look-ups that do not wait for each other overlap there.
         let chunks = seen.chunks(LOOKUPS_AT_ONCE).zip(identities.chunks(LOOKUPS_AT_ONCE));
         for (seen, identities) in chunks {
+            self.opened = 0;
             let mut likely = [NONE; LOOKUPS_AT_ONCE];
             for (place, identity) in likely.iter_mut().zip(identities) {
                 *place = self.places.likely(identity.hash);

@@ -430,3 +430,22 @@ fn round_trip_times() {
     let times: Vec<_> = run(&again).iter().map(|record| record.handshake_rtt_us).collect();
     assert_eq!(times, [Some(7_000), Some(11_000)]);
 }
+
+#[test]
+fn observations_of_one_new_flow_that_are_looked_up_together_make_one_flow() {
+    let mut aggregator = Aggregator::new(AggregatorSettings::default());
+    let mut records = Vec::new();
+    for round in 0..40_u16 {
+        // Neither is in the table when the first is counted.
+        let both = [
+            packet(protocol::UDP, (CLIENT, 1_024 + round), (SERVER, 53), 0, 0),
+            packet(protocol::UDP, (SERVER, 53), (CLIENT, 1_024 + round), 0, 1),
+        ];
+        aggregator.handle_observations(&both, &mut |record| records.push(record));
+        assert_eq!(aggregator.flows_open(), usize::from(round) + 1);
+    }
+    aggregator.finish(&mut |record| records.push(record));
+    let both_ways =
+        |record: &Record| (record.from_initiator.packets, record.from_responder.packets) == (1, 1);
+    assert!(records.len() == 40 && records.iter().all(both_ways), "{records:?}");
+}

@@ -32,6 +32,6 @@ impl Watched {
         let goes_on =
             if self.has_ended() { EndReason::EndOfFlow } else { EndReason::ActiveTimeout };
         let mut entry = self.entry;
-        entry.poll_record(goes_on).expect("it is watched because of a packet")
+        entry.record(goes_on).expect("it is watched because of a packet")
     }
 }

@@ -44,38 +44,41 @@ impl FlowCache {
         }
     }
 
-    /// Counts a packet; gives what has to go on in its place, if anything: the packet itself, or a flow
-    /// that it put out.
+    /// Counts a packet; adds to `rest` what has to go on in its place, if anything: the packet itself, or a
+    /// flow that it put out.
     #[inline]
-    pub(super) fn handle(&mut self, seen: &Observation) -> Option<Observation> {
+    pub(super) fn handle(&mut self, seen: &Observation, rest: &mut Vec<Observation>) {
         // Its time would be lost among those of others.
         if seen.opening != OpeningTime::Unknown {
-            return Some(*seen);
+            rest.push(*seen);
+            return;
         }
         let set = set_of(&seen.key, &seen.outer);
         for slot in &mut self.slots[set] {
             if slot.key == seen.key && slot.outer == seen.outer && slot.packets != 0 {
                 slot.merge(seen);
-                return None;
+                return;
             }
         }
-        self.make_room(set, seen)
+        self.make_room(set, seen, rest);
     }
 
-    fn make_room(&mut self, set: usize, seen: &Observation) -> Option<Observation> {
+    fn make_room(&mut self, set: usize, seen: &Observation, rest: &mut Vec<Observation>) {
         let slots = &mut self.slots[set];
         if let Some(way) = slots.iter().position(|slot| slot.packets == 0) {
             slots[way] = *seen;
             let at = u32::try_from(set * WAYS + way).expect("there are 4,096 slots");
             self.used.push(at);
-            return None;
+            return;
         }
         self.crowded = self.crowded.wrapping_add(1);
-        if !self.crowded.is_multiple_of(ADMITTED_IN) {
-            return Some(*seen);
+        if self.crowded.is_multiple_of(ADMITTED_IN) {
+            let victim = self.crowded / ADMITTED_IN % WAYS;
+            rest.push(slots[victim]);
+            slots[victim] = *seen;
+        } else {
+            rest.push(*seen);
         }
-        let victim = self.crowded / ADMITTED_IN % WAYS;
-        Some(std::mem::replace(&mut slots[victim], *seen))
     }
 
     /// Gives out everything.

@@ -17,6 +17,7 @@ impl Fragments {
 
     /// Gives a later fragment its ports. Says what it was: 0 a first one, 1 a later one that got them, 2 a later one
     /// whose ports stay unknown.
+    #[cold]
     pub(super) fn handle_packet(&mut self, packet: &mut Packet, time_ms: u64) -> Option<usize> {
         let (identification, first) = match packet.fragment {
             Fragment::Whole => return None,

@@ -63,10 +63,8 @@ impl FrameCounts {
 }
 
 impl FrameCounts {
+    #[cold]
     fn handle_carriers(&mut self, packet: &Packet) {
-        if packet.notes == Notes::default() && packet.outer.is_plain() {
-            return;
-        }
         for (bit, count) in self.traits.noted.iter_mut().enumerate() {
             *count += u64::from(packet.notes.has(Notes(1 << bit)));
         }
@@ -117,8 +115,12 @@ impl FrameObserver {
             Parsed::Ip(mut packet) => {
                 counts.packets_ip += 1;
                 counts.traits.cut += u64::from((packet.length_told as u64) > frame.wire_bytes);
-                counts.handle_carriers(&packet);
-                if let Some(index) = self.fragments.handle_packet(&mut packet, time_ms) {
+                if packet.notes != Notes::default() || !packet.outer.is_plain() {
+                    counts.handle_carriers(&packet);
+                }
+                if packet.fragment != Fragment::Whole
+                    && let Some(index) = self.fragments.handle_packet(&mut packet, time_ms)
+                {
                     counts.traits.fragments[index] += 1;
                 }
                 let length = u16::try_from(frame.wire_bytes).unwrap_or(u16::MAX);
@@ -252,10 +254,8 @@ impl Replay {
             Tick::Epoch { now_ms } => self.flows.advance(now_ms, emit),
             Tick::Separate => self.flows.finish(emit),
         }
-        if let Some(seen) = self.observer.handle_frame(frame, self.time_ms)
-            && let Some(no_room) = self.cache.handle(&seen)
-        {
-            self.pending.push(no_room);
+        if let Some(seen) = self.observer.handle_frame(frame, self.time_ms) {
+            self.cache.handle(&seen, &mut self.pending);
             if self.pending.len() == PENDING_MAX {
                 self.flush(emit);
             }

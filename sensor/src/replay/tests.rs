@@ -70,12 +70,14 @@ fn the_cache_changes_nothing_but_how_many_observations_there_are() {
     let merge = |all: &mut BTreeMap<_, Observation>, seen: Observation| {
         all.entry((seen.key, seen.outer)).and_modify(|held| held.merge(&seen)).or_insert(seen);
     };
+    let mut rest = Vec::new();
     let mut observations = 0;
     for epoch in 0..4_u64 {
         for number in 0..50_000 {
             let seen = packet(epoch * 50_000 + number);
             merge(&mut wanted, seen);
-            if let Some(no_room) = cache.handle(&seen) {
+            cache.handle(&seen, &mut rest);
+            for no_room in rest.drain(..) {
                 observations += 1;
                 merge(&mut given, no_room);
             }

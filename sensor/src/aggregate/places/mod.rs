@@ -10,6 +10,8 @@ mod tests;
 
 /// No place.
 pub(super) const NONE: u32 = u32::MAX;
+/// No place, and none to be found by looking further.
+pub(super) const ABSENT: u32 = u32::MAX - 1;
 
 /// Entries of a bucket.
 const WAYS: usize = 7;
@@ -73,13 +75,17 @@ impl Places {
         home(hash, self.buckets.len())
     }
 
-    /// The first place in the hash's own bucket that may be it; [`NONE`] when there is none. Cheap, and
-    /// needs one cache line.
+    /// The first place in the hash's own bucket that may be it; [`NONE`] when there is none there, [`ABSENT`] when
+    /// there is none at all. Cheap, and needs one cache line.
     #[inline]
     pub(super) fn likely(&self, hash: u32) -> u32 {
         let bucket = &self.buckets[self.home(hash)];
         let matches = bucket.matches(hash);
-        if matches == 0 { NONE } else { bucket.places[matches.trailing_zeros() as usize] }
+        match (matches, bucket.passed_on) {
+            (0, 0) => ABSENT,
+            (0, _) => NONE,
+            _ => bucket.places[matches.trailing_zeros() as usize],
+        }
     }
 
     /// The place with this hash that `is_it` says yes to, or [`NONE`].
