@@ -89,7 +89,11 @@ pub fn replay(
     tally.elapsed = Some(started.elapsed());
     fill_summary(&mut stage, &replay, &tally, true);
     let text = tally.to_text(replay.counts());
-    let outcome = stage.finish(Patience::SinceAck(grace), Some(stop.signals()), &text);
+    let mut outcome = stage.finish(Patience::SinceAck(grace), Some(stop.signals()), &text);
+    if replay.counts().frames_seen == 0 && !outcome.faults.is_empty() {
+        // The fault says it all; a page of zeros before it would hide it.
+        outcome.text.clear();
+    }
     handle.close();
     Ok(outcome)
 }

@@ -40,6 +40,7 @@ pub(super) fn seen(
         first_ms: START_MS + ms.0,
         last_ms: START_MS + ms.1,
         tcp: if number == protocol::TCP { TcpSeen::from_flags(flags) } else { TcpSeen::default() },
+        first_flags: flags,
         ttl: 64,
         length_min: length,
         length_max: length,

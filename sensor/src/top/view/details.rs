@@ -35,7 +35,7 @@ pub(super) fn lines(state: &State, paint: Theme) -> Vec<Line<'static>> {
         line("responder", end(record.responder, record.responder_port, has_ports)),
         line("roles", evidence(record.role).to_owned()),
         line("service", service_name(service_of(record))),
-        line("state", state_name(record).to_owned()),
+        line("state", how_far(record)),
         line("carried in", carried(record)),
         line("first packet", moment(record.start_ms)),
         line("latest packet", moment(record.end_ms)),
@@ -61,12 +61,20 @@ pub(super) fn lines(state: &State, paint: Theme) -> Vec<Line<'static>> {
             }
             format!("{} to {}", side.length_min, side.length_max)
         }),
-        both("TTL", &|side, _| {
-            if side.packets == 0 { "none".to_owned() } else { side.ttl.to_string() }
+        both("TTL, DSCP", &|side, _| {
+            if side.packets == 0 {
+                return "none".to_owned();
+            }
+            format!("{}, {}", side.ttl, side.dscp)
         }),
     ]);
     if record.protocol == protocol::TCP {
-        lines.push(both("TCP flags", &|side, _| flags(side)));
+        lines.push(both("first flags", &|side, _| flags(side.first_flags)));
+        lines.push(both("TCP flags", &|side, _| flags(side.tcp_flags)));
+    }
+    if record.from_initiator.fragmented || record.from_responder.fragmented {
+        let yes = |side: &Direction| if side.fragmented { "some" } else { "none" };
+        lines.push(both("fragments", &|side, _| yes(side).to_owned()));
     }
     if !flow.is_whole {
         lines.push(Line::from(
@@ -114,8 +122,36 @@ fn carried(record: &Record) -> String {
     }
 }
 
-fn flags(side: &Direction) -> String {
-    let set = FLAGS.iter().enumerate().filter(|(bit, _)| side.tcp_flags >> bit & 1 == 1);
+/// How far the flow got; of TCP also how long the answer to the SYN took.
+fn how_far(record: &Record) -> String {
+    let name = state_name(record);
+    match (record.protocol, record.handshake_rtt_us) {
+        (protocol::TCP, Some(rtt_us)) => {
+            format!("{name}; SYN-ACK {}.{:03} ms after the SYN", rtt_us / 1_000, rtt_us % 1_000)
+        }
+        (protocol::TCP, None) => format!("{name}; round-trip time unknown"),
+        _ => name.to_owned(),
+    }
+}
+
+fn flags(tcp_flags: u8) -> String {
+    let set = FLAGS.iter().enumerate().filter(|(bit, _)| tcp_flags >> bit & 1 == 1);
     let names: Vec<&str> = set.map(|(_, name)| *name).collect();
     if names.is_empty() { "none".to_owned() } else { names.join(" ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::top::samples::record;
+
+    #[test]
+    fn the_state_of_tcp_says_how_long_the_answer_took_or_that_nobody_knows() {
+        let mut record = record("192.0.2.1:40000", "198.51.100.2:443");
+        assert_eq!(how_far(&record), "midway; round-trip time unknown");
+        record.handshake_rtt_us = Some(12_045);
+        assert_eq!(how_far(&record), "midway; SYN-ACK 12.045 ms after the SYN");
+        record.protocol = protocol::UDP;
+        assert!(!how_far(&record).contains("SYN"), "{}", how_far(&record));
+    }
 }

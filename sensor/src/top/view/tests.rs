@@ -322,20 +322,19 @@ fn help_and_details_lie_over_the_list() {
     check(
         &mut state,
         (100, 30),
-        &expect![[r"
+        &expect![[r#"
             100 x 30
              spanwatch top  span0 (native XDP)                                                           up 31s
              packets/s     550                       ▃▆▃▆▃▆▃█  bits/s      5.33M                       ▃▆▃▆▃▆▃█
              new flows/s     2                       ██ ██ ██  frames/s      551                       ▃▅▃▅▃▅▃█
              lost    missed unknown · folded 1,234 · evicted 0 · malformed 2 · not IP 90
-             tables  flows 4 of 1.00M (0.0 %) · log 0.3 %, most 12.0 % · epoch 250 ms
-             1 Flows  2 Hosts  ╭ flow: Esc closes it ───────────────────────────────────────╮
-             initiator         │ initiator     10.1.0.7:51000                               │t/s  bytes     age
-             10.1.0.7:51000    │ responder     192.0.2.10:443                               │80M  18.1M     31s
-             [2001:db8:0:1::7]:│ roles         sure: the opening was seen                   │  0  1.80M     30s
-             10.1.0.7:40001    │ service       tcp/443 https                                │  0    320     30s
-             203.0.113.9:44000 │ state         open                                         │  0    222     30s
-                               │ carried in    nothing: plain tcp                           │
+             tables  flows 4 of╭ flow: Esc closes it ───────────────────────────────────────╮
+             1 Flows  2 Hosts  │ initiator     10.1.0.7:51000                               │
+             initiator         │ responder     192.0.2.10:443                               │t/s  bytes     age
+             10.1.0.7:51000    │ roles         sure: the opening was seen                   │80M  18.1M     31s
+             [2001:db8:0:1::7]:│ service       tcp/443 https                                │  0  1.80M     30s
+             10.1.0.7:40001    │ state         open; round-trip time unknown                │  0    320     30s
+             203.0.113.9:44000 │ carried in    nothing: plain tcp                           │  0    222     30s
                                │ first packet  2026-05-28 20:26:40 UTC, 31s ago             │
                                │ latest packet 2026-05-28 20:27:10 UTC, 0.1s ago            │
                                │                                                            │
@@ -345,7 +344,8 @@ fn help_and_details_lie_over_the_list() {
                                │ packets/s                        100                   400 │
                                │ bits/s                         52.8k                 4.80M │
                                │ frame bytes                 66 to 74            74 to 1500 │
-                               │ TTL                               64                    64 │
+                               │ TTL, DSCP                      64, 0                 64, 0 │
+                               │ first flags                      SYN               SYN ACK │
                                │ TCP flags                    SYN ACK               SYN ACK │
                                │ Community ID  1:pxGbOZ3v/D1NH1kOBeHobOKOhfc=               │
                                ╰────────────────────────────────────────────────────────────╯
@@ -354,7 +354,7 @@ fn help_and_details_lie_over_the_list() {
 
 
              ? help  / filter  s sort  i idle  p pause  q quit                                 1-4 of 4 by rate
-        "]],
+        "#]],
     );
 }
 
