@@ -157,6 +157,11 @@ fn counters(summary: &Summary) -> Vec<Metric> {
             Some(summary.packets_folded),
         ),
         (
+            "packets_duplicate",
+            "IP packets that were removed as copies that the mirror made.",
+            Some(summary.packets_duplicate),
+        ),
+        (
             "packets_folded_rest",
             "Those of them of which nothing but number and length is known.",
             Some(summary.packets_folded_rest),
