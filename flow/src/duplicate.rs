@@ -95,7 +95,7 @@ impl Internet {
 
 /// What a transport header adds to a packet's identity.
 #[derive(Clone, Copy, Default)]
-struct Numbers {
+struct Transport {
     /// Sequence and acknowledgement number of TCP, identifier and sequence number of an ICMP echo.
     numbers: u64,
     /// Of TCP: header length, flags and window, and above them the sender's time stamp where nothing else tells a
@@ -123,52 +123,59 @@ pub fn packet_identity<F: Frame + ?Sized>(
     let FlowKey { source, destination, tail } = packet.key;
     let kind = packet.key.kind();
     let Some(ip) = Internet::read(frame, packet.network_offset, kind, wire_bytes) else { return 0 };
-    let (tail, numbers) = if packet.transport_offset == 0 {
+    let (tail, behind) = if packet.transport_offset == 0 {
         // A later fragment. Its ports may be known by the time the copy comes, and not before.
-        (u64::from(ip.next) << 32, Numbers::default())
+        (u64::from(ip.next) << 32, Transport::default())
     } else {
         (tail, transport_numbers(frame, packet, &ip))
     };
-    if ip.identification == 0 && !numbers.unique {
+    if ip.identification == 0 && !behind.unique {
         return 0;
     }
     let length = ip.end.wrapping_sub(packet.network_offset as u64);
     let named = u64::from(ip.identification) << 48 | u64::from(ip.fragment) << 32 | length;
     let high = source.high ^ destination.high.rotate_left(32);
-    let words = [high, source.low, destination.low, tail, named, numbers.numbers, numbers.about];
+    let words = [high, source.low, destination.low, tail, named, behind.numbers, behind.about];
     let layers = packet.outer.layers & !TAGS_MASK;
     if layers == 0 && packet.outer.ids == 0 {
         return fingerprint(words, seed);
     }
-    let [a, b, c, d, e, f, g] = words;
-    fingerprint([a, b, c, d, e, f, g, layers, packet.outer.ids], seed)
+    let mut all = [layers, packet.outer.ids, 0, 0, 0, 0, 0, 0, 0];
+    let mut index = 0;
+    while index < words.len() {
+        all[index + 2] = words[index];
+        index += 1;
+    }
+    fingerprint(all, seed)
 }
 
 #[inline(always)]
-fn transport_numbers<F: Frame + ?Sized>(frame: &F, packet: &Packet, ip: &Internet) -> Numbers {
+fn transport_numbers<F: Frame + ?Sized>(frame: &F, packet: &Packet, ip: &Internet) -> Transport {
     const ECHO_TYPES: [u8; 4] = [0, 8, 128, 129];
     let transport = packet.transport_offset;
     match packet.key.protocol() {
         protocol::TCP => tcp_numbers(frame, transport, ip),
         protocol::ICMP | protocol::ICMP6 => match frame.bytes::<8>(transport) {
-            Some([message, _, _, _, numbers @ ..]) if ECHO_TYPES.contains(&message) => {
-                Numbers { numbers: u64::from(u32::from_be_bytes(numbers)), about: 0, unique: true }
-            }
-            _ => Numbers::default(),
+            Some([message, _, _, _, numbers @ ..]) if ECHO_TYPES.contains(&message) => Transport {
+                numbers: u64::from(u32::from_be_bytes(numbers)),
+                about: 0,
+                unique: true,
+            },
+            _ => Transport::default(),
         },
         // Equal datagrams are common (answers to equal questions): only the identification tells them apart.
-        _ => Numbers::default(),
+        _ => Transport::default(),
     }
 }
 
 #[inline(always)]
-fn tcp_numbers<F: Frame + ?Sized>(frame: &F, transport: usize, ip: &Internet) -> Numbers {
+fn tcp_numbers<F: Frame + ?Sized>(frame: &F, transport: usize, ip: &Internet) -> Transport {
     const TAKES_NUMBERS: u8 = tcp_flag::SYN | tcp_flag::FIN;
     /// Words of a header that has room for a time stamp.
     const WITH_TIME: u8 = 8;
     /// How senders lay it out: twice no operation, kind 8, length 10 (RFC 7323, appendix A).
     const TIME: u64 = 0x0101_080a;
-    let Some(header) = frame.bytes::<16>(transport) else { return Numbers::default() };
+    let Some(header) = frame.bytes::<16>(transport) else { return Transport::default() };
     let word = |at: usize| {
         u64::from(u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]))
     };
@@ -185,7 +192,7 @@ fn tcp_numbers<F: Frame + ?Sized>(frame: &F, transport: usize, ip: &Internet) ->
             about |= option << 32;
         }
     }
-    Numbers { numbers: word(4) << 32 | word(8), about, unique }
+    Transport { numbers: word(4) << 32 | word(8), about, unique }
 }
 
 /// Packets that came a moment ago, the newest first: integers only, written by one CPU.
@@ -206,6 +213,7 @@ const _: () = assert!(COPIES_MAX <= COPIES_MASK);
 /// Where a packet is remembered. The bits are others than those that a set keeps.
 #[inline(always)]
 #[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "the highest bits are less than 32")]
 pub const fn recent_set(identity: u64) -> u32 {
     (identity >> (u64::BITS - RECENT_SETS.ilog2())) as u32
 }
@@ -214,6 +222,7 @@ impl RecentSet {
     /// Whether a packet is a copy of one that came no more than `within` ticks ago. If it is not, it is remembered, in
     /// place of the oldest. `within` is at most 1,000; a clock that stepped back by no more than that is forgiven.
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "ticks are compared modulo 2^16")]
     pub const fn is_copy(&mut self, identity: u64, now: u32, within: u32) -> bool {
         // The lowest bit of an identity is set, so that no packet is an empty place.
         let fresh = identity << IDENTITY_SHIFT | ((now & TICKS_MASK) as u64) << TICKS_SHIFT;

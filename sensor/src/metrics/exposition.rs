@@ -157,11 +157,6 @@ fn counters(summary: &Summary) -> Vec<Metric> {
             Some(summary.packets_folded),
         ),
         (
-            "packets_duplicate",
-            "IP packets that were removed as copies that the mirror made.",
-            Some(summary.packets_duplicate),
-        ),
-        (
             "packets_folded_rest",
             "Those of them of which nothing but number and length is known.",
             Some(summary.packets_folded_rest),
@@ -172,6 +167,7 @@ fn counters(summary: &Summary) -> Vec<Metric> {
             "TCP packets with SYN and without ACK among the folded packets.",
             Some(summary.syns_folded),
         ),
+        ("packets_duplicate", "Copies of packets, removed.", Some(summary.packets_duplicate)),
         (
             "packets_in_records",
             "Packets in the records given to the outputs.",
