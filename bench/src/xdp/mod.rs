@@ -13,7 +13,8 @@
 //! number into the key between parser and cache (`sensor-ebpf/src/comparison/flows.rs`). The number is drawn evenly
 //! from the flows, the order that caches like least. What that costs is the row `choose`; it is not taken off
 //! the other rows, and the ratio is to the plain `drop`. So the rows with many flows are a little dearer than the
-//! product is. In the rows `deduplicate …`, where copies are removed, it also makes another packet of the frame each time.
+//! product is. In the rows `deduplicate …`, where copies are removed, it also makes another
+//! packet of the frame each time.
 //!
 //! **Accounts.** Every packet that was fed must be found in a slot, the log or the coarse totals: `unaccounted` is what
 //! is missing, also for the designs that lose packets by their nature. Programs that count nothing (`drop`,

@@ -49,8 +49,8 @@ impl KernelTestRun {
         Self::load_programs(sizes, COUNT)
     }
 
-    /// The same; packets that come again are removed as copies. Of a copy it does not matter here how much later it comes
-    /// (a second, at least), so that nothing hangs on how fast the frames are fed.
+    /// The same; packets that come again are removed as copies. Of a copy it does not matter here how much later it
+    /// comes (a second, at least), so that nothing hangs on how fast the frames are fed.
     ///
     /// # Errors
     ///

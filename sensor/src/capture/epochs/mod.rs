@@ -110,8 +110,8 @@ struct Stray {
 impl Epochs {
     /// Loads the object, sizes and maps its tables, and reads the clock. Nothing is attached.
     ///
-    /// `interfaces` are the numbers that the kernel gives them, in the sensor's order. `copies` says how many ticks after
-    /// a packet its copy may come; without it the programs that remove copies have no table.
+    /// `interfaces` are the numbers that the kernel gives them, in the sensor's order. `copies` says how many ticks
+    /// after a packet its copy may come; without it the programs that remove copies have no table.
     pub(super) fn load(
         sizes: TableSizes,
         interfaces: &[u32],
