@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// ```text
 /// nic_received    = frames_seen + nic_missed                          (where the driver tells)
 /// frames_seen     = packets_ip + packets_not_ip + packets_malformed
-/// packets_ip      = packets_in_flows + packets_folded + packets_in_cache
+/// packets_ip      = packets_in_flows + packets_folded + packets_duplicate + packets_in_cache
 ///
 /// packets in all records = packets_in_flows + packets_folded          (once the sensor has finished)
 /// ```
@@ -32,6 +32,10 @@ pub struct Books {
     /// IP packets that are in folded totals (see [`crate::Record::folded`]), written or open, because a table
     /// of the kernel was full.
     pub packets_folded: u64,
+    /// IP packets that were removed as copies of one a moment before; 0 unless that was asked for, and of sensors that
+    /// could not.
+    #[cfg_attr(not(target_arch = "bpf"), serde(default))]
+    pub packets_duplicate: u64,
     /// Records handed to the outputs.
     pub records_out: u64,
     /// Records sealed into batches for the backend.
@@ -41,17 +45,19 @@ pub struct Books {
 }
 
 impl Books {
-    /// Packets that the parser accepted and that user space has neither in a flow nor in folded totals: what
-    /// the kernel's tables still hold. 0 once everything has been drained.
+    /// Packets that the parser accepted, that are no copies, and that user space has neither in a flow nor in folded
+    /// totals: what the kernel's tables still hold. 0 once everything has been drained.
     #[must_use]
     pub const fn packets_in_cache(&self) -> u64 {
-        self.packets_ip.saturating_sub(self.packets_in_flows + self.packets_folded)
+        let elsewhere = self.packets_in_flows + self.packets_folded + self.packets_duplicate;
+        self.packets_ip.saturating_sub(elsewhere)
     }
 
     /// Whether every frame is accounted for, with nothing left in the cache.
     #[must_use]
     pub const fn balanced(&self) -> bool {
         self.frames_seen == self.packets_ip + self.packets_not_ip + self.packets_malformed
-            && self.packets_ip == self.packets_in_flows + self.packets_folded
+            && self.packets_ip
+                == self.packets_in_flows + self.packets_folded + self.packets_duplicate
     }
 }

@@ -134,6 +134,9 @@ pub struct Cpu {
     pub carried: [u64; CARRIERS],
     /// Fragments: first ones, later ones that got their ports, later ones whose ports are unknown.
     pub fragments: [u64; 3],
+    /// IP packets that were copies of one a moment before, and are counted nowhere else but in `packets_ip` and what
+    /// is counted beside flows.
+    pub packets_duplicate: u64,
 }
 
 const _: () = assert!(size_of::<Cpu>() == 384);

@@ -16,6 +16,7 @@ mod address;
 mod books;
 #[cfg(not(target_arch = "bpf"))]
 mod community_id;
+mod duplicate;
 mod fragment;
 mod frame;
 mod handshake;
@@ -32,6 +33,9 @@ pub use address::Address;
 pub use books::Books;
 #[cfg(not(target_arch = "bpf"))]
 pub use community_id::{CommunityId, community_id};
+pub use duplicate::{
+    COPIES_MAX, COPY_WITHIN_MS, RECENT_SETS, RECENT_WAYS, RecentSet, packet_identity, recent_set,
+};
 pub use fragment::{FRAGMENTS, Fragment, FragmentSlot, fragment_place};
 pub use frame::{Frame, OFFSET_MAX};
 pub use handshake::{

@@ -49,6 +49,12 @@ impl Moment {
         Self { epoch, now: jiffies as u32 }
     }
 
+    /// The tick counter's lower half.
+    #[inline(always)]
+    pub(crate) const fn now(self) -> u32 {
+        self.now
+    }
+
     /// The generation of the epoch.
     #[inline(always)]
     const fn generation(self) -> u32 {
@@ -100,6 +106,15 @@ impl Place {
     }
 }
 
+/// Counts one packet, whether it gets into a flow or not.
+#[inline(always)]
+pub(crate) const fn count_packet(cpu: &mut Cpu, packet: &Packet, length: u64) {
+    cpu.packets_ip += 1;
+    if packet.length_told as u64 > length {
+        cpu.packets_cut += 1;
+    }
+}
+
 /// Counts one packet.
 #[inline(always)]
 pub(crate) fn count(
@@ -109,10 +124,7 @@ pub(crate) fn count(
     packet: &Packet,
     length: u64,
 ) {
-    cpu.packets_ip += 1;
-    if packet.length_told as u64 > length {
-        cpu.packets_cut += 1;
-    }
+    count_packet(cpu, packet, length);
     let domain = domain(cpu.region, &packet.outer);
     let added = Added {
         context,

@@ -14,6 +14,8 @@ mod carrier;
 #[cfg(target_arch = "bpf")]
 mod coarse;
 #[cfg(target_arch = "bpf")]
+mod duplicate;
+#[cfg(target_arch = "bpf")]
 #[path = "comparison/flows.rs"]
 mod flows;
 #[cfg(target_arch = "bpf")]

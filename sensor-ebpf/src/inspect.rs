@@ -26,7 +26,7 @@ use flow::{
 
 use crate::{
     frame::XdpFrame,
-    maps::{FLAGS, WALKS},
+    maps::{COPY_TICKS, FLAGS, IDENTITY_SEED, WALKS},
 };
 
 /// Counts, by CPU number.
@@ -45,14 +45,6 @@ static INSPECT_RECENT: Array<Recent, 1, FLAGS> = Array::new();
 /// TCP conversations, of all CPUs.
 #[btf_map]
 static CONVERSATIONS: Array<Conversation, 1, FLAGS> = Array::new();
-
-/// Secret, so that nobody outside can foresee a fingerprint.
-#[unsafe(no_mangle)]
-static INSPECT_SEED: Global<u64> = Global::new(0);
-
-/// How many ticks after a packet its copy may come.
-#[unsafe(no_mangle)]
-static COPY_TICKS: Global<u32> = Global::new(0);
 
 /// The interface's hardware address.
 #[unsafe(no_mangle)]
@@ -148,7 +140,7 @@ fn count<const FRAGS: bool>(context: &XdpContext, is_packet: bool) {
     let about = Look {
         wire_bytes,
         own_address: OWN_ADDRESS.load(),
-        seed: INSPECT_SEED.load(),
+        seed: IDENTITY_SEED.load(),
         cpu: cpu as u16,
     };
     look(&frame, LinkLayer::Ethernet, &about, totals);
@@ -197,7 +189,7 @@ fn follow_up(cpu: u32, seen: &Seen, totals: &mut InspectTotals) {
     if seen.has_segment == 0 {
         return;
     }
-    let (key, tag, half) = seen.conversation(INSPECT_SEED.load());
+    let (key, tag, half) = seen.conversation(IDENTITY_SEED.load());
     if let Some(conversation) = find(&key, tag) {
         handle(conversation, half, &seen.segment);
     } else {

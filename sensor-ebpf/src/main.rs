@@ -13,6 +13,8 @@ mod carrier;
 #[cfg(target_arch = "bpf")]
 mod coarse;
 #[cfg(target_arch = "bpf")]
+mod duplicate;
+#[cfg(target_arch = "bpf")]
 mod frame;
 #[cfg(target_arch = "bpf")]
 mod handshake;

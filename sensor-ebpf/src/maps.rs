@@ -7,7 +7,7 @@
 
 use aya_ebpf::{Global, btf_maps::Array, macros::btf_map};
 use flow::{
-    FragmentSlot, HandshakeSlot, Outer, Record, Slot, Walk,
+    FragmentSlot, HandshakeSlot, Outer, RecentSet, Record, Slot, Walk,
     kernel::{CoarseSlot, Cpu, MMAPABLE, Set},
 };
 
@@ -45,6 +45,18 @@ pub(crate) static FIRST_FRAGMENTS: Array<FragmentSlot, 1, FLAGS> = Array::new();
 /// Times of connections being opened, for all CPUs: `HANDSHAKES`.
 #[btf_map]
 pub(crate) static HANDSHAKE_TIMES: Array<HandshakeSlot, 1, FLAGS> = Array::new();
+
+/// Packets seen a moment ago: regions × `RECENT_SETS` where copies are removed, else one entry that nothing touches.
+#[btf_map]
+pub(crate) static RECENT_PACKETS: Array<RecentSet, 1, FLAGS> = Array::new();
+
+/// How many ticks after a packet its copy may come.
+#[unsafe(no_mangle)]
+pub(crate) static COPY_TICKS: Global<u32> = Global::new(0);
+
+/// Secret, so that nobody outside can foresee what tells a packet from others.
+#[unsafe(no_mangle)]
+pub(crate) static IDENTITY_SEED: Global<u64> = Global::new(0);
 
 /// Log slots of one region and epoch.
 #[unsafe(no_mangle)]

@@ -12,14 +12,14 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use flow::{
-    LinkLayer, Packet, Walked,
+    LinkLayer, Packet, Walk, Walked,
     kernel::{Cpu, not_ip_index},
     parse_common, plain_v4, plain_v6,
 };
 
 use crate::{
     cache::{self, Moment},
-    carrier,
+    carrier, duplicate,
     frame::XdpFrame,
     maps::{CPUS, WALKS},
 };
@@ -27,28 +27,56 @@ use crate::{
 /// Counts, then drops: for an interface that only listens.
 #[xdp]
 pub(crate) fn count_drop(context: XdpContext) -> u32 {
-    count::<false>(&context, as_on_the_wire);
+    count::<false, false>(&context, as_on_the_wire);
     XDP_DROP
 }
 
 /// Counts, then passes: for an interface that the machine also uses.
 #[xdp]
 pub(crate) fn count_pass(context: XdpContext) -> u32 {
-    count::<false>(&context, as_on_the_wire);
+    count::<false, false>(&context, as_on_the_wire);
     XDP_PASS
 }
 
 /// As `count_drop`, for drivers that give jumbo frames in several buffers.
 #[xdp(frags)]
 pub(crate) fn count_drop_frags(context: XdpContext) -> u32 {
-    count::<true>(&context, as_on_the_wire);
+    count::<true, false>(&context, as_on_the_wire);
     XDP_DROP
 }
 
 /// As `count_pass`, for drivers that give jumbo frames in several buffers.
 #[xdp(frags)]
 pub(crate) fn count_pass_frags(context: XdpContext) -> u32 {
-    count::<true>(&context, as_on_the_wire);
+    count::<true, false>(&context, as_on_the_wire);
+    XDP_PASS
+}
+
+/// As `count_drop`, without the copies that a mirror makes.
+#[xdp]
+pub(crate) fn deduplicate_drop(context: XdpContext) -> u32 {
+    count::<false, true>(&context, as_on_the_wire);
+    XDP_DROP
+}
+
+/// As `count_pass`, without the copies that a mirror makes.
+#[xdp]
+pub(crate) fn deduplicate_pass(context: XdpContext) -> u32 {
+    count::<false, true>(&context, as_on_the_wire);
+    XDP_PASS
+}
+
+/// As `deduplicate_drop`, for drivers that give jumbo frames in several buffers.
+#[xdp(frags)]
+pub(crate) fn deduplicate_drop_frags(context: XdpContext) -> u32 {
+    count::<true, true>(&context, as_on_the_wire);
+    XDP_DROP
+}
+
+/// As `deduplicate_pass`, for drivers that give jumbo frames in several buffers.
+#[xdp(frags)]
+pub(crate) fn deduplicate_pass_frags(context: XdpContext) -> u32 {
+    count::<true, true>(&context, as_on_the_wire);
     XDP_PASS
 }
 
@@ -66,14 +94,22 @@ pub(crate) fn floor_drop(_context: XdpContext) -> u32 {
     XDP_DROP
 }
 
-/// A packet is counted under the key that it carries.
+/// A packet is counted under the key that it carries, and is what it is.
 #[inline(always)]
-const fn as_on_the_wire(_packet: &mut Packet) {}
+const fn as_on_the_wire(_packet: &mut Packet) -> u64 {
+    0
+}
 
-/// Counts one frame. `alter` stands between parser and cache: nothing in the product; programs that measure put
-/// another flow there, because a test run repeats one and the same frame.
+/// Counts one frame, in several buffers or not, without copies or with them: which of these a program is is decided
+/// when it is compiled, so that what removes copies costs nothing where it is not asked for.
+///
+/// `alter` stands between parser and cache: nothing in the product; programs that measure put another flow there and
+/// give a number that makes another packet of it, because a test run repeats one and the same frame.
 #[inline(always)]
-pub(crate) fn count<const FRAGS: bool>(context: &XdpContext, alter: impl Fn(&mut Packet)) {
+pub(crate) fn count<const FRAGS: bool, const DEDUPLICATE: bool>(
+    context: &XdpContext,
+    alter: impl Fn(&mut Packet) -> u64,
+) {
     // SAFETY: takes no argument; inlined by kernels from 6.10 on.
     let number = unsafe { bpf_get_smp_processor_id() };
     // A CPU number is always inside the table, which has a row for every possible CPU.
@@ -87,34 +123,75 @@ pub(crate) fn count<const FRAGS: bool>(context: &XdpContext, alter: impl Fn(&mut
     // Most frames are of these kinds. They have a copy of the cache's instructions to themselves, from which the
     // compiler takes out what never happens to them.
     if let Some(packet) = plain_v4(&frame) {
-        return ip::<FRAGS>(cpu, moment, context, packet, &alter);
+        return ip::<FRAGS, DEDUPLICATE>(cpu, moment, context, packet, &alter);
     }
     if let Some(packet) = plain_v6(&frame) {
-        return ip::<FRAGS>(cpu, moment, context, packet, &alter);
+        return ip::<FRAGS, DEDUPLICATE>(cpu, moment, context, packet, &alter);
     }
     if let Some(packet) = parse_common(&frame) {
         carrier::count_carriers(cpu, &packet);
-        return ip::<FRAGS>(cpu, moment, context, packet, &alter);
+        return ip::<FRAGS, DEDUPLICATE>(cpu, moment, context, packet, &alter);
     }
-    other::<FRAGS>(context, cpu, &alter);
+    if !DEDUPLICATE {
+        other::<FRAGS>(context, cpu, &alter);
+    } else if other_parsed(context, cpu) {
+        other_counted::<FRAGS>(context, cpu, &alter);
+    }
 }
 
 /// Counts a frame of any other shape. A function of its own, so that the common shapes keep their registers.
 #[inline(never)]
-fn other<const FRAGS: bool>(context: &XdpContext, cpu: &mut Cpu, alter: &impl Fn(&mut Packet)) {
+fn other<const FRAGS: bool>(
+    context: &XdpContext,
+    cpu: &mut Cpu,
+    alter: &impl Fn(&mut Packet) -> u64,
+) {
+    let Some(walk) = walk() else { return };
+    let moment = Moment::take(cpu);
+    if run(context, cpu, walk) {
+        let mut packet = walk.packet();
+        carrier::count(cpu, &mut packet);
+        ip::<FRAGS, false>(cpu, moment, context, packet, alter);
+    }
+}
+
+/// The first half of the same where copies are removed: says whether there is a packet, which then is where the parser
+/// is. In one function the two halves would need more of the stack than there is.
+#[inline(never)]
+fn other_parsed(context: &XdpContext, cpu: &mut Cpu) -> bool {
+    let Some(walk) = walk() else { return false };
+    run(context, cpu, walk)
+}
+
+/// The second half.
+#[inline(never)]
+fn other_counted<const FRAGS: bool>(
+    context: &XdpContext,
+    cpu: &mut Cpu,
+    alter: &impl Fn(&mut Packet) -> u64,
+) {
+    let Some(walk) = walk() else { return };
+    let moment = Moment::take(cpu);
+    let mut packet = walk.packet();
+    carrier::count(cpu, &mut packet);
+    ip::<FRAGS, true>(cpu, moment, context, packet, alter);
+}
+
+/// Where this CPU's parser is.
+#[inline(always)]
+fn walk() -> Option<&'static mut Walk> {
     // SAFETY: takes no argument; inlined by kernels from 6.10 on.
     let number = unsafe { bpf_get_smp_processor_id() };
-    let Some(walk) = WALKS.get_ptr_mut(number) else { return };
+    let walk = WALKS.get_ptr_mut(number)?;
     // SAFETY: the verifier proved the pointer non-null and inside the map; this row is used by this CPU only.
-    let walk = unsafe { &mut *walk };
-    let moment = Moment::take(cpu);
-    let frame = XdpFrame::new(context);
-    match walk.run(&frame, LinkLayer::Ethernet) {
-        Walked::Ip => {
-            let mut packet = walk.packet();
-            carrier::count(cpu, &mut packet);
-            ip::<FRAGS>(cpu, moment, context, packet, alter);
-        }
+    Some(unsafe { &mut *walk })
+}
+
+/// Walks a frame; says whether there is a packet, and counts what else it is.
+#[inline(always)]
+fn run(context: &XdpContext, cpu: &mut Cpu, walk: &mut Walk) -> bool {
+    match walk.run(&XdpFrame::new(context), LinkLayer::Ethernet) {
+        Walked::Ip => return true,
         Walked::NotIp(ethertype) => {
             if let Some(counter) = cpu.not_ip.get_mut(not_ip_index(ethertype)) {
                 *counter += 1;
@@ -126,23 +203,28 @@ fn other<const FRAGS: bool>(context: &XdpContext, cpu: &mut Cpu, alter: &impl Fn
             }
         }
     }
+    false
 }
 
 #[inline(always)]
-fn ip<const FRAGS: bool>(
+fn ip<const FRAGS: bool, const DEDUPLICATE: bool>(
     cpu: &mut Cpu,
     moment: Moment,
     context: &XdpContext,
     mut packet: Packet,
-    alter: &impl Fn(&mut Packet),
+    alter: &impl Fn(&mut Packet) -> u64,
 ) {
-    alter(&mut packet);
+    let salt = alter(&mut packet);
     let length = if FRAGS {
         // SAFETY: the context pointer is the one that the kernel gave; the helper only reads it.
         unsafe { bpf_xdp_get_buff_len(context.as_ptr().cast()) }
     } else {
         XdpFrame::new(context).linear_length()
     };
+    if DEDUPLICATE && duplicate::is_copy(context, cpu.region, moment.now(), &packet, length, salt) {
+        cpu.packets_duplicate += 1;
+        return cache::count_packet(cpu, &packet, length);
+    }
     cache::count(context, cpu, moment, &packet, length);
 }
 

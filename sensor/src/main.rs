@@ -166,6 +166,9 @@ struct TopArgs {
     /// How the kernel program is attached.
     #[arg(long, conflicts_with = "files")]
     mode: Option<AttachBy>,
+    /// Count a packet once that the mirror delivers twice.
+    #[arg(long)]
+    deduplicate: bool,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -206,6 +209,9 @@ struct FlowArgs {
     /// Processors that build the flows, such as 2,3: one thread and one part of the flow table each.
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     cpus: Vec<Cpu>,
+    /// Count a packet once that the mirror delivers twice.
+    #[arg(long)]
+    deduplicate: bool,
 }
 
 #[derive(Args)]
@@ -311,6 +317,7 @@ fn configuration(cli: &Cli) -> anyhow::Result<Config> {
             }
             config.capture.after = args.after.unwrap_or(config.capture.after);
             config.capture.mode = args.mode.unwrap_or(config.capture.mode);
+            config.capture.deduplicate |= args.deduplicate;
             // Who only looks disturbs neither a file nor the link of a sensor that runs.
             config.output.kinds = vec![OutputKind::Null];
             (None, Some(&args.output))
@@ -323,6 +330,7 @@ fn configuration(cli: &Cli) -> anyhow::Result<Config> {
         )
         | None => (None, None),
     };
+    config.capture.deduplicate |= flows.is_some_and(|flows| flows.deduplicate);
     if let Some(flows) = flows.filter(|flows| !flows.cpus.is_empty()) {
         anyhow::ensure!(
             flows.cpus.len() <= CPUS_MAX,

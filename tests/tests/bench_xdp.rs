@@ -25,7 +25,18 @@ fn rows(packets: u32, names: &[&str]) -> Result<Option<Vec<Value>>> {
 
 #[test]
 fn every_packet_is_accounted_for_while_epochs_flip() -> Result<()> {
-    let names = ["drop", "parse", "hit 1", "hit 1k", "flows 1M", "hit ipv6 1k", "new every packet"];
+    let names = [
+        "drop",
+        "parse",
+        "hit 1",
+        "hit 1k",
+        "flows 1M",
+        "hit ipv6 1k",
+        "new every packet",
+        "new every syn",
+        "deduplicate 1k",
+        "deduplicate copies",
+    ];
     let Some(rows) = rows(800_000, &names)? else { return Ok(()) };
     assert_eq!(rows.len(), names.len());
     for (row, name) in rows.iter().zip(names) {

@@ -133,6 +133,7 @@ fn a_thread_that_panics_detaches() -> Result<()> {
         after: After::Auto,
         mode: None,
         sizes: TableSizes { sets: 1, log_slots: 1 },
+        deduplicate: false,
     };
     let capture = KernelCapture::attach(&options)?;
     ensure!(pair.is_attached(0)?, "it is attached");

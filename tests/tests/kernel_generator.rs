@@ -73,6 +73,7 @@ fn every_flow_gets_its_share_of_the_frames() -> Result<()> {
         after: After::Drop,
         mode: Some(AttachMode::Native),
         sizes: TableSizes::default(),
+        deduplicate: false,
     })?;
     thread::scope(|scope| {
         let sender = scope.spawn(|| -> Result<()> {

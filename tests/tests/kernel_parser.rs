@@ -108,6 +108,7 @@ impl UserSpace {
             frames_seen: counts.frames_seen,
             packets_ip: counts.packets_ip,
             packets_folded: 0,
+            packets_duplicate: counts.packets_duplicate,
             packets_not_ip: counts.packets_not_ip(),
             not_ip: not_ip.iter().map(|(index, frames)| (not_ip_name(*index), *frames)).collect(),
             packets_malformed: counts.packets_malformed(),

@@ -162,7 +162,13 @@ fn enter(namespace: &str) -> Result<()> {
 }
 
 fn options(sizes: TableSizes, mode: Option<AttachMode>) -> CaptureOptions {
-    CaptureOptions { interfaces: vec![SPAN.to_owned()], after: After::Auto, mode, sizes }
+    CaptureOptions {
+        interfaces: vec![SPAN.to_owned()],
+        after: After::Auto,
+        mode,
+        sizes,
+        deduplicate: false,
+    }
 }
 
 /// Everything that was drained.

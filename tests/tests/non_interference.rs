@@ -16,7 +16,7 @@ use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use flow::kernel::CoarseSlot;
 use flow::{
     FragmentSlot, HandshakeSlot, LinkLayer, Notes, Observation, OpeningTime, Packet, Parsed,
-    Record, Slot, TcpSeen, parse, protocol,
+    RECENT_WAYS, RecentSet, Record, Slot, TcpSeen, packet_identity, parse, protocol,
 };
 use sensor::{
     AggregatorSettings, CapturedFrame, DrainTotals, FRAME_BYTES_MAX, FRAME_BYTES_MIN,
@@ -74,7 +74,16 @@ fn alone() -> MutexGuard<'static, ()> {
 
 fn of_kernel(frames: &[Vec<u8>]) -> Result<Left> {
     let _alone = alone();
-    let mut kernel = KernelTestRun::load(SIZES)?;
+    left_in(KernelTestRun::load(SIZES)?, frames)
+}
+
+/// The same where copies are removed.
+fn of_deduplicating_kernel(frames: &[Vec<u8>]) -> Result<Left> {
+    let _alone = alone();
+    left_in(KernelTestRun::load_deduplicating(SIZES)?, frames)
+}
+
+fn left_in(mut kernel: KernelTestRun, frames: &[Vec<u8>]) -> Result<Left> {
     for frame in frames {
         kernel.feed(frame, 1)?;
     }
@@ -84,7 +93,12 @@ fn of_kernel(frames: &[Vec<u8>]) -> Result<Left> {
         if table.name == ".rodata" || table.name.ends_with("rodata") {
             continue;
         }
-        let step = if table.name == "SETS" { size_of::<Slot>() } else { table.entry_bytes };
+        // Which packets share an entry hangs on the random number.
+        let step = match table.name.as_str() {
+            "SETS" => size_of::<Slot>(),
+            "RECENT_PACKETS" => size_of::<RecentSet>() / RECENT_WAYS,
+            _ => table.entry_bytes,
+        };
         let mut entries: Vec<Vec<u8>> = table.bytes.chunks(step).map(<[u8]>::to_vec).collect();
         for entry in &mut entries {
             without_times(&table.name, entry);
@@ -123,6 +137,8 @@ fn without_times(table: &str, entry: &mut [u8]) {
         "FIRST_FRAGMENTS" => blank(size_of::<FragmentSlot>() - 4, &[0; 4]),
         // Two times, each with a tag that hangs on the random number.
         "HANDSHAKE_TIMES" => blank(0, &[0; size_of::<HandshakeSlot>()]),
+        // Fingerprints that hang on the random number, and times; what is left says how many copies came of each.
+        "RECENT_PACKETS" => blank(0, &[0x03, 0, 0, 0, 0, 0, 0, 0]),
         _ => {}
     }
 }
@@ -219,6 +235,61 @@ fn payload_makes_no_difference_to_tables_counters_and_records() -> Result<()> {
         }
         ensure!(of_replay(&other) == records, "seed {seed}: the records differ");
     }
+    Ok(())
+}
+
+/// The frames with other payload, and other transport checksums, as other payload has them.
+fn with_payload_and_checksum(samples: &[Sample], random: &mut Random) -> Vec<Vec<u8>> {
+    let mut frames =
+        with_payload(samples, |payload| payload.copy_from_slice(&random.bytes(payload.len())));
+    for frame in &mut frames {
+        let Parsed::Ip(packet) = parse(frame.as_slice(), LinkLayer::Ethernet) else { continue };
+        let at = match packet.key.protocol() {
+            protocol::TCP => 16,
+            protocol::UDP => 6,
+            protocol::ICMP | protocol::ICMP6 => 2,
+            _ => continue,
+        };
+        if packet.transport_offset != 0
+            && let Some(checksum) = frame
+                .get_mut(packet.transport_offset + at..)
+                .and_then(|rest| rest.first_chunk_mut::<2>())
+        {
+            checksum.copy_from_slice(&random.bytes(2));
+        }
+    }
+    frames
+}
+
+#[test]
+fn payload_and_its_checksum_make_no_difference_where_copies_are_removed() -> Result<()> {
+    let samples = zeros();
+    let identities = |frames: &[Vec<u8>]| -> Vec<u64> {
+        let identity = |frame: &Vec<u8>| match parse(frame.as_slice(), LinkLayer::Ethernet) {
+            Parsed::Ip(packet) => packet_identity(frame.as_slice(), &packet, frame.len() as u64, 7),
+            _ => 0,
+        };
+        frames.iter().map(identity).collect()
+    };
+    let before = frames(&samples);
+    let expected = identities(&before);
+    ensure!(expected.iter().filter(|identity| **identity != 0).count() > samples.len() / 2);
+    for seed in SEEDS {
+        let other = with_payload_and_checksum(&samples, &mut Random::new(seed));
+        ensure!(identities(&other) == expected, "seed {seed}: the fingerprints differ");
+    }
+    if !may_load_programs()? {
+        return Ok(());
+    }
+    // Each frame, and a copy that has other payload: what it is taken for must not hang on that either.
+    let doubled = |other: &[Vec<u8>]| -> Vec<Vec<u8>> {
+        before.iter().zip(other).flat_map(|(one, other)| [one.clone(), other.clone()]).collect()
+    };
+    let kernel = of_deduplicating_kernel(&doubled(&before))?;
+    ensure!(kernel.counters.packets_duplicate > 0, "there are copies");
+    let other = with_payload_and_checksum(&samples, &mut Random::new(3));
+    let differing = of_deduplicating_kernel(&doubled(&other))?;
+    assert_eq!(differing.differing(&kernel), Vec::<&str>::new());
     Ok(())
 }
 

@@ -82,6 +82,8 @@ pub struct Coverage {
     /// Packets counted in coarse totals only, because a table was full: in no flow, so not
     /// analysed.
     pub packets_folded: u64,
+    /// Packets that a sensor removed because its mirror delivered them twice; each is analysed once.
+    pub packets_duplicate: u64,
     /// Flow records that a full spool had to drop before they were sent.
     pub records_evicted: u64,
     /// The member's own address ranges; empty means that private addresses were taken as own.

@@ -247,6 +247,10 @@ fn facts(coverage: &Coverage, observed_ms: u64) -> Vec<(&'static str, String)> {
             "Seen but only counted, because a table was full",
             number(coverage.packets_folded),
         ));
+        if coverage.packets_duplicate > 0 {
+            let told = "Seen twice, because the mirror sends copies, and analysed once";
+            facts.push((told, number(coverage.packets_duplicate)));
+        }
         facts.push(("Records lost before they could be sent", number(coverage.records_evicted)));
     }
     facts.push((

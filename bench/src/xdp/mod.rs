@@ -13,7 +13,8 @@
 //! number into the key between parser and cache (`sensor-ebpf/src/comparison/flows.rs`). The number is drawn evenly
 //! from the flows, the order that caches like least. What that costs is the row `choose`; it is not taken off
 //! the other rows, and the ratio is to the plain `drop`. So the rows with many flows are a little dearer than the
-//! product is.
+//! product is. In the rows `deduplicate …`, where copies are removed, it also makes another
+//! packet of the frame each time.
 //!
 //! **Accounts.** Every packet that was fed must be found in a slot, the log or the coarse totals: `unaccounted` is what
 //! is missing, also for the designs that lose packets by their nature. Programs that count nothing (`drop`,
@@ -200,7 +201,8 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 /// What is left to call in the product's programs, as the kernel has translated them.
 fn calls() -> Result<Vec<(&'static str, Calls)>> {
     let mut kernel = KernelTestRun::load(TableSizes::default())?;
-    let programs = ["count_drop", "count_pass", "count_drop_frags", "count_pass_frags"];
+    let programs =
+        ["count_drop", "count_pass", "count_drop_frags", "count_pass_frags", "deduplicate_drop"];
     programs.into_iter().map(|program| Ok((program, kernel.calls(program)?))).collect()
 }
 

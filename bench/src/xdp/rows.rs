@@ -18,6 +18,10 @@ pub(super) enum Design {
     Product,
     /// The same sources, with a flow chosen for each packet.
     ProductOnFlows,
+    /// The same where copies are removed and no packet is one.
+    Deduplicate,
+    /// The object that the sensor carries where copies are removed; three packets of four are copies.
+    DeduplicateCopies,
     /// An LRU hash table.
     Lru,
     /// A ring buffer.
@@ -46,6 +50,10 @@ const fn on_flows(name: &'static str, flows: u32, target: Option<f64>) -> Row {
 
 const fn within(name: &'static str, around: Around, target: Option<f64>) -> Row {
     Row { around, target, ..row(name, Design::Product) }
+}
+
+const fn deduplicate(name: &'static str, flows: u32) -> Row {
+    Row { flows, around: Around::Identified, ..row(name, Design::Deduplicate) }
 }
 
 /// Of a plain frame whose flow is in the cache.
@@ -79,6 +87,11 @@ pub(super) const ROWS: &[Row] = &[
     within("hit 6in4", Around::SixInFour, None),
     within("hit gtp-u", Around::Gtp, None),
     on_flows("new every packet", EACH_ITS_OWN, NEW),
+    Row { around: Around::Syn, ..on_flows("new every syn", EACH_ITS_OWN, None) },
+    deduplicate("deduplicate 1", 1),
+    deduplicate("deduplicate 1k", 1_000),
+    deduplicate("deduplicate new", EACH_ITS_OWN),
+    Row { around: Around::Identified, ..row("deduplicate copies", Design::DeduplicateCopies) },
     row("lru hit 1", Design::Lru),
     Row { flows: 1_000, ..row("lru hit 1k", Design::Lru) },
     Row { flows: 1_000_000, ..row("lru 1M", Design::Lru) },

@@ -37,7 +37,7 @@ const FILL_PERMILLE_MAX: u32 = 500;
 /// How often the consumer of the ring looks; the ring has room for 20 times as long.
 const RING_LOOK: Duration = Duration::from_millis(1);
 
-/// Packets that were found in slots, log and coarse totals.
+/// Packets that were found in slots, log and coarse totals, or counted as copies.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Found {
     /// All of them.
@@ -127,7 +127,9 @@ impl Subject {
             | Design::Choose
             | Design::Parse
             | Design::Product
-            | Design::ProductOnFlows => {
+            | Design::ProductOnFlows
+            | Design::Deduplicate
+            | Design::DeduplicateCopies => {
                 let (mut kernel, program) = product(row, sizes)?;
                 let program = kernel.feeder(program)?;
                 let floor = kernel.feeder(FLOOR)?;
@@ -192,9 +194,13 @@ impl Subject {
 fn product(row: &Row, sizes: TableSizes) -> Result<(KernelTestRun, &'static str)> {
     let program = match row.design {
         Design::Product => return Ok((KernelTestRun::load(sizes)?, "count_drop")),
+        Design::DeduplicateCopies => {
+            return Ok((KernelTestRun::load_deduplicating(sizes)?, "deduplicate_drop"));
+        }
         Design::Choose => "flows_only",
         Design::Parse => "parse_drop",
         Design::ProductOnFlows => "flows_drop",
+        Design::Deduplicate => "flows_deduplicate_drop",
         Design::Drop | Design::Lru | Design::Ring => FLOOR,
     };
     Ok((comparison(row.flows, sizes)?, program))
@@ -233,6 +239,7 @@ fn read(kernel: &mut KernelTestRun, epoch: Duration, stop: &Receiver<()>) -> Res
         if waited != Err(RecvTimeoutError::Timeout) {
             drain(kernel, &mut found)?;
             drain(kernel, &mut found)?;
+            found.packets += kernel.counters().packets_duplicate;
             return Ok(found);
         }
         let now = Instant::now();

@@ -2,9 +2,10 @@
 
 use super::InspectTotals;
 use crate::{
-    FlowKey, Fragment, Frame, Kind, LinkLayer, Notes, Outer, Packet, Parsed, TunnelKind,
+    FlowKey, Fragment, Frame, LinkLayer, Notes, Outer, Packet, Parsed, TunnelKind,
+    duplicate::{Internet, TAGS_MASK, fingerprint, packet_identity},
     kernel::{CARRIED_MPLS, CARRIERS, carrier_name, not_ip_index},
-    protocol, tcp_flag,
+    protocol,
 };
 
 /// What one packet has that others are compared with. The program keeps one for each CPU in a table while it looks
@@ -16,8 +17,8 @@ pub struct Seen {
     pub key: FlowKey,
     /// What it was carried in, VLAN tags aside.
     pub outer: Outer,
-    /// Fingerprint of what a repetition by the sender would change (the IP identification, lengths, sequence
-    /// numbers, the transport checksum), with the flow; 0 when a repetition could look the same.
+    /// What tells it from every other packet, as [`crate::packet_identity`] has it; 0 when a repetition by the sender
+    /// could look the same.
     pub identity: u64,
     /// Of a TCP packet; else zeros.
     pub segment: Segment,
@@ -74,8 +75,6 @@ pub struct Look {
     pub cpu: u16,
 }
 
-/// VLAN tags in [`Outer::layers`].
-const TAGS_MASK: u64 = 0xff_ffff;
 /// The second of them.
 const TAG_INNER_MASK: u32 = 0xff_f000;
 /// Kinds of tunnels there.
@@ -106,36 +105,6 @@ pub const fn encapsulation_name(index: usize) -> &'static str {
     }
 }
 
-/// Odd constants without structure (fractional digits of π), one for each word that is hashed.
-const MULTIPLIERS: [u64; WORDS + 1] = [
-    0x243f_6a88_85a3_08d3,
-    0x1319_8a2e_0370_7345,
-    0xa409_3822_299f_31d1,
-    0x082e_fa98_ec4e_6c89,
-    0x4528_21e6_38d0_1377,
-    0xbe54_66cf_34e9_0c6d,
-    0xc0ac_29b7_c97c_50dd,
-    0x3f84_d5b5_b547_0917,
-    0x9216_d5d9_8979_fb1b,
-    0xd131_0ba6_98df_b5ad,
-];
-/// Words of a fingerprint.
-const WORDS: usize = 9;
-
-/// A fingerprint of so many words; never 0.
-#[inline(always)]
-const fn fingerprint(words: [u64; WORDS], seed: u64) -> u64 {
-    let mut sum = seed;
-    let mut index = 0;
-    while index < WORDS {
-        let product = (words[index] ^ seed).wrapping_mul(MULTIPLIERS[index]);
-        sum = sum.wrapping_add(product ^ product >> 29);
-        index += 1;
-    }
-    let mixed = (sum ^ sum >> 32).wrapping_mul(MULTIPLIERS[WORDS]);
-    (mixed ^ mixed >> 29) | 1
-}
-
 impl Seen {
     /// The canonical key of its conversation, that key's fingerprint, and which of the two directions this is. Equal
     /// addresses in other tunnels are another conversation; what each direction has its own of, MPLS labels and the
@@ -153,8 +122,6 @@ impl Seen {
             key.tail,
             self.outer.layers & KINDS_MASK,
             if is_paired { self.outer.ids } else { 0 },
-            0,
-            0,
         ];
         (key, fingerprint(words, seed), usize::from(is_reversed))
     }
@@ -281,36 +248,6 @@ const fn encapsulation_inside(packet: &Packet) -> usize {
     }
 }
 
-/// Of the IP header: where the packet ends in the frame, and the words that name this packet.
-struct Internet {
-    /// Layer-2 bytes up to the end of the packet.
-    end: u64,
-    /// IPv4 identification; 0 in IPv6.
-    identification: u16,
-    /// Flags and offset of a fragment; 0 for a whole packet, and in IPv6.
-    fragment: u16,
-    /// Number of the header that follows.
-    next: u8,
-}
-
-#[inline(always)]
-fn internet<F: Frame + ?Sized>(frame: &F, seen: &Seen, wire_bytes: u64) -> Option<Internet> {
-    let header = frame.bytes::<10>(seen.network_offset as usize)?;
-    let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
-    let network = u64::from(seen.network_offset);
-    if seen.key.kind().has(Kind::V4) {
-        // Segmentation offload leaves 0 in a packet longer than the field can say.
-        let total = u64::from(word(2));
-        let end = if total == 0 { wire_bytes } else { network + total };
-        // "More fragments" and the offset; "don't fragment" says nothing.
-        let fragment = word(6) & 0x3fff;
-        return Some(Internet { end, identification: word(4), fragment, next: header[9] });
-    }
-    let payload = u64::from(word(4));
-    let end = if payload == 0 { wire_bytes } else { network + 40 + payload };
-    Some(Internet { end, identification: 0, fragment: 0, next: header[6] })
-}
-
 /// Adds a packet's identity and its segment.
 #[inline(always)]
 pub fn compare<F: Frame + ?Sized>(
@@ -332,56 +269,28 @@ pub fn compare<F: Frame + ?Sized>(
             totals.cut_bytes_max = missing;
         }
     }
-    let Some(ip) = internet(frame, seen, about.wire_bytes) else { return };
+    let packet = Packet {
+        key,
+        outer: seen.outer,
+        network_offset: seen.network_offset as usize,
+        transport_offset: seen.transport_offset as usize,
+        ..Packet::default()
+    };
+    seen.identity = packet_identity(frame, &packet, about.wire_bytes, about.seed);
+    let network = packet.network_offset;
+    let Some(ip) = Internet::read(frame, network, key.kind(), about.wire_bytes) else { return };
     if ip.next == protocol::AH {
         count(&mut totals.encapsulated, AH);
     }
-    // Of a fragment in IPv6 the identification stands behind the header that is read.
-    let mut is_unique = ip.identification != 0;
-    let mut words = [0, 0];
-    let transport = seen.transport_offset as usize;
-    if seen.fragment == 0 && transport != 0 {
-        if key.protocol() == protocol::TCP {
-            totals.packets_tcp += 1;
-            let Some(header) = frame.bytes::<20>(transport) else {
-                totals.tcp_cut += 1;
-                return;
-            };
-            let segment = segment(&header, transport as u64, ip.end, seen.tags, about.cpu);
-            is_unique |= segment.payload > 0 || segment.flags & tcp_flag::SYN != 0;
-            words = [
-                u64::from(segment.sequence) << 32 | u64::from(segment.acknowledgement),
-                u64::from(segment.flags) << 16
-                    | u64::from(u16::from_be_bytes([header[16], header[17]])),
-            ];
-            seen.segment = segment;
-            seen.has_segment = 1;
-        } else if key.protocol() == protocol::UDP
-            && let Some([.., checksum_high, checksum_low]) = frame.bytes::<8>(transport)
-        {
-            // Equal datagrams are common (answers to equal questions): only the identification tells them apart.
-            let checksum = u16::from_be_bytes([checksum_high, checksum_low]);
-            words = [0, u64::from(checksum)];
-        }
-    }
-    if is_unique {
-        let length = ip.end.wrapping_sub(u64::from(seen.network_offset));
-        let named = u64::from(ip.identification) << 48 | u64::from(ip.fragment) << 32 | length;
-        let (source, destination) = (key.source, key.destination);
-        seen.identity = fingerprint(
-            [
-                source.high ^ destination.high.rotate_left(32),
-                source.low,
-                destination.low,
-                key.tail,
-                named,
-                words[0],
-                words[1],
-                seen.outer.layers,
-                seen.outer.ids,
-            ],
-            about.seed,
-        );
+    let transport = packet.transport_offset;
+    if seen.fragment == 0 && transport != 0 && key.protocol() == protocol::TCP {
+        totals.packets_tcp += 1;
+        let Some(header) = frame.bytes::<20>(transport) else {
+            totals.tcp_cut += 1;
+            return;
+        };
+        seen.segment = segment(&header, transport as u64, ip.end, seen.tags, about.cpu);
+        seen.has_segment = 1;
     }
 }
 

@@ -28,6 +28,8 @@ pub(crate) static FLOWS: Global<u32> = Global::new(1);
 static mut STATE: u64 = 0;
 /// The flow that the next packet belongs to.
 static mut FLOW: u64 = 0;
+/// Packets so far.
+static mut PACKETS: u64 = 0;
 
 /// A linear congruential generator of full period (Knuth, MMIX).
 const FACTOR: u64 = 6_364_136_223_846_793_005;
@@ -58,16 +60,35 @@ fn next() -> u32 {
 
 /// Puts the flow's number into the last four bytes of the source address.
 #[inline(always)]
-pub(crate) fn choose(packet: &mut Packet) {
+pub(crate) fn choose(packet: &mut Packet) -> u64 {
     if FLOWS.load() != 1 {
         packet.key.source.low ^= (next().wrapping_mul(SPREAD) as u64) << 32;
     }
+    0
+}
+
+/// The same, and no packet is a copy of another.
+#[inline(always)]
+fn choose_anew(packet: &mut Packet) -> u64 {
+    choose(packet);
+    // SAFETY: a test run uses one CPU, which runs one packet after the other, and user space does not touch it.
+    let salt = unsafe { PACKETS } + 1;
+    // SAFETY: as above.
+    unsafe { PACKETS = salt };
+    salt
 }
 
 /// As the product's `count_drop`, on many flows.
 #[xdp]
 pub(crate) fn flows_drop(context: XdpContext) -> u32 {
-    program::count::<false>(&context, choose);
+    program::count::<false, false>(&context, choose);
+    XDP_DROP
+}
+
+/// As the product's `deduplicate_drop`, on many flows, where no packet is a copy.
+#[xdp]
+pub(crate) fn flows_deduplicate_drop(context: XdpContext) -> u32 {
+    program::count::<false, true>(&context, choose_anew);
     XDP_DROP
 }
 

@@ -22,7 +22,7 @@ static PAYLOAD: Array<[u8; 64], 1, { MMAPABLE as usize }> = Array::new();
 /// Counts, keeps the beginning of the payload, then drops.
 #[xdp]
 pub(crate) fn leak_drop(context: XdpContext) -> u32 {
-    program::count::<false>(&context, |_packet| {});
+    program::count::<false, false>(&context, |_packet| 0);
     if let Some(payload) = payload(&XdpFrame::new(&context))
         && let Some(kept) = PAYLOAD.get_ptr_mut(0)
     {

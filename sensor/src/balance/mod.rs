@@ -278,6 +278,10 @@ fn equations(summary: &Value, command: &str, finished: bool) -> Vec<Equation> {
     let reasons = vec![sum("malformed", "by reason")];
     equations.push(Equation::new("malformed", term("packets_malformed", "malformed"), reasons));
     let mut packets = vec![term("packets_in_flows", "in flows"), term("packets_folded", "folded")];
+    // A sensor that could not remove copies has removed none.
+    if !summary["packets_duplicate"].is_null() {
+        packets.push(term("packets_duplicate", "duplicate"));
+    }
     let mut records = vec![term("packets_in_records", "in records")];
     if !finished {
         packets.push(term("packets_in_cache", "in the kernel's tables"));

@@ -5,6 +5,7 @@
 use aya::programs::Xdp;
 use aya::util::{nr_cpus, online_cpus};
 use aya::{Ebpf, EbpfLoader};
+use flow::COPY_WITHIN_MS;
 use flow::inspect::{CONVERSATION_PLACES, Conversation, InspectTotals, RECENT_PLACES};
 use rustix::thread::{MembarrierCommand, membarrier};
 
@@ -18,11 +19,6 @@ use super::{
     After, AttachMode, CaptureError, InterfaceFacts, Listening, Programs, attach_interface, drops,
     object, to_interfaces,
 };
-
-/// How long after a packet its copy may come. A switch sends both copies within the time that one frame waits in
-/// its buffers; the soonest repetition by a sender comes after its retransmission time-out, 200 ms and more, or
-/// after one round trip.
-pub(crate) const COPY_WITHIN_MS: u32 = 20;
 
 /// What was counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,7 +53,7 @@ impl Loaded {
         let rows = online.iter().map(|cpu| *cpu as usize + 1).max().unwrap_or(1).max(possible);
         let rows = bounded_u32("the number of CPUs", rows)?;
         let mut ebpf = EbpfLoader::new()
-            .override_global("INSPECT_SEED", &seed, true)
+            .override_global("IDENTITY_SEED", &seed, true)
             .override_global("OWN_ADDRESS", &own_address, true)
             .override_global("COPY_TICKS", &copy_ticks, true)
             .map_max_entries("WALKS", rows)
@@ -87,7 +83,7 @@ impl Loaded {
 
 /// The kernel's ticks that a copy may be late. The tables are sized when an object is loaded, so the clock is asked
 /// through a loading of its own, with tables of one entry.
-fn copy_ticks() -> Result<u32, CaptureError> {
+pub(super) fn copy_ticks() -> Result<u32, CaptureError> {
     check_kernel()?;
     object::check(object::OBJECT)?;
     let mut ebpf = EbpfLoader::new().load(object::OBJECT).map_err(to_load)?;

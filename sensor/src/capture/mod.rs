@@ -28,7 +28,7 @@ use tracing::{info, warn};
 pub use epochs::{DrainTotals, Folded, KernelCounters, LogFill, TableSizes};
 pub use error::CaptureError;
 pub use inspect::KernelInspection;
-pub(crate) use inspect::{COPY_WITHIN_MS, Inspected, Inspection};
+pub(crate) use inspect::{Inspected, Inspection};
 pub use interface::{
     Channels, InterfaceFacts, Interrupt, MachineFacts, NicStatistics, Offloads, Rings, Spread,
     XdpAttached,
@@ -40,6 +40,7 @@ pub use watch::PortStates;
 
 use epochs::Epochs;
 use error::system_error;
+use inspect::copy_ticks;
 use interface::{Interface, Interfaces, Use};
 use promiscuous::Promiscuous;
 use watch::Watch;
@@ -101,6 +102,8 @@ pub struct CaptureOptions {
     pub mode: Option<AttachMode>,
     /// Sizes of the kernel's tables.
     pub sizes: TableSizes,
+    /// Packets that the mirror delivers again within a moment are not counted in flows.
+    pub deduplicate: bool,
 }
 
 /// The programs of a loaded object.
@@ -158,15 +161,17 @@ impl KernelCapture {
             chosen.push(interface);
         }
         let indices: Vec<u32> = chosen.iter().map(|interface| interface.index).collect();
-        let mut epochs = Epochs::load(options.sizes, &indices)?;
+        let copies = if options.deduplicate { Some(copy_ticks()?) } else { None };
+        let mut epochs = Epochs::load(options.sizes, &indices, copies)?;
         let mut attached: Vec<Attached> = Vec::with_capacity(chosen.len());
         let mut watch = Watch::default();
         for interface in chosen {
             let used = interfaces.used_for(interface, &all).map_err(to_interfaces)?;
-            let names = if drops(&interface.name, options.after, used) {
-                ["count_drop", "count_drop_frags"]
-            } else {
-                ["count_pass", "count_pass_frags"]
+            let names = match (drops(&interface.name, options.after, used), options.deduplicate) {
+                (true, false) => ["count_drop", "count_drop_frags"],
+                (false, false) => ["count_pass", "count_pass_frags"],
+                (true, true) => ["deduplicate_drop", "deduplicate_drop_frags"],
+                (false, true) => ["deduplicate_pass", "deduplicate_pass_frags"],
             };
             let (mode, listening) = attach_interface(&mut epochs, interface, names, options.mode)?;
             attached.push(Attached {

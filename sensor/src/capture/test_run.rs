@@ -29,7 +29,15 @@ pub const FRAME_BYTES_MAX: usize = 4096 - 256 - 320;
 /// ```
 pub struct KernelTestRun {
     epochs: Epochs,
+    /// For frames in one buffer, and in several.
+    programs: [&'static str; 2],
 }
+
+/// A second at the fastest clock that a kernel has.
+const COPY_TICKS_MAX: u32 = 1_000;
+
+const COUNT: [&str; 2] = ["count_drop", "count_drop_frags"];
+const DEDUPLICATE: [&str; 2] = ["deduplicate_drop", "deduplicate_drop_frags"];
 
 impl KernelTestRun {
     /// Loads the object with tables of these sizes.
@@ -38,10 +46,25 @@ impl KernelTestRun {
     ///
     /// As [`super::KernelCapture::attach`], those about interfaces aside.
     pub fn load(sizes: TableSizes) -> Result<Self, CaptureError> {
-        let mut epochs = Epochs::load(sizes, &[])?;
+        Self::load_programs(sizes, COUNT)
+    }
+
+    /// The same; packets that come again are removed as copies. Of a copy it does not matter here how much later it
+    /// comes (a second, at least), so that nothing hangs on how fast the frames are fed.
+    ///
+    /// # Errors
+    ///
+    /// As [`KernelTestRun::load`].
+    pub fn load_deduplicating(sizes: TableSizes) -> Result<Self, CaptureError> {
+        Self::load_programs(sizes, DEDUPLICATE)
+    }
+
+    fn load_programs(sizes: TableSizes, programs: [&'static str; 2]) -> Result<Self, CaptureError> {
+        let copies = (programs == DEDUPLICATE).then_some(COPY_TICKS_MAX);
+        let mut epochs = Epochs::load(sizes, &[], copies)?;
         // The others are as long in the verifier; they are loaded when somebody wants them.
-        epochs.program("count_drop")?;
-        Ok(Self { epochs })
+        epochs.program(programs[0])?;
+        Ok(Self { epochs, programs })
     }
 
     /// Loads another object that has the product's tables, for comparison, after setting `constants` of its own and
@@ -57,7 +80,9 @@ impl KernelTestRun {
         entries: &[(&str, u32)],
         sizes: TableSizes,
     ) -> Result<Self, CaptureError> {
-        Ok(Self { epochs: Epochs::load_object(object, [constants, entries], sizes, &[])? })
+        let copies = Some(COPY_TICKS_MAX);
+        let epochs = Epochs::load_object(object, [constants, entries], sizes, &[], copies)?;
+        Ok(Self { epochs, programs: COUNT })
     }
 
     /// A handle that gives frames to one program while another thread drains.
@@ -96,7 +121,8 @@ impl KernelTestRun {
     /// [`CaptureError::TestRun`] when the kernel does not take the frame: shorter than [`FRAME_BYTES_MIN`], or
     /// longer than it has pages for.
     pub fn feed(&mut self, frame: &[u8], repeat: u32) -> Result<u64, CaptureError> {
-        let program = if frame.len() > FRAME_BYTES_MAX { "count_drop_frags" } else { "count_drop" };
+        let [whole, in_parts] = self.programs;
+        let program = if frame.len() > FRAME_BYTES_MAX { in_parts } else { whole };
         self.epochs.program(program)?;
         self.epochs.run(program, frame, repeat).map(|ran| ran.nanoseconds)
     }

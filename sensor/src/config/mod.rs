@@ -164,6 +164,10 @@ sections! {
         /// 1048576. 128 bytes each; 262144 hold 3 million new flows a second on one processor.
         /// Without room, packets are counted in totals by source prefix, destination and port.
         log_slots: Bounded<1, 1_048_576> = Bounded::fixed::<262_144>();
+        /// Whether a packet that comes again within 20 ms is counted once: for a mirror that copies
+        /// frames on their way in and out, or in several VLANs. docs/operating.md says what counts
+        /// as the same packet. Also for capture files.
+        deduplicate: bool = false;
         /// Processor that drains; unset: any.
         drain_cpu: Option<Cpu> = None;
     }

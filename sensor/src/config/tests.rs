@@ -58,7 +58,7 @@ fn errors_name_file_line_key_and_range() {
     rejected(
         "[capture]\nepoch = 250\n",
         &expect![
-            "sensor.toml, line 2, key `capture.epoch`: unknown field `epoch`, expected one of `interfaces`, `after`, `mode`, `epoch_ms`, `epoch_ms_max`, `sets`, `log_slots`, `drain_cpu`"
+            "sensor.toml, line 2, key `capture.epoch`: unknown field `epoch`, expected one of `interfaces`, `after`, `mode`, `epoch_ms`, `epoch_ms_max`, `sets`, `log_slots`, `deduplicate`, `drain_cpu`"
         ],
     );
     rejected(
@@ -282,6 +282,10 @@ fn default_file() {
         # 1048576. 128 bytes each; 262144 hold 3 million new flows a second on one processor.
         # Without room, packets are counted in totals by source prefix, destination and port.
         log_slots = 262144
+        # Whether a packet that comes again within 20 ms is counted once: for a mirror that copies
+        # frames on their way in and out, or in several VLANs. docs/operating.md says what counts
+        # as the same packet. Also for capture files.
+        deduplicate = false
         # Processor that drains; unset: any.
         #drain_cpu =
 

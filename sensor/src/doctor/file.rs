@@ -8,11 +8,11 @@ use flow::inspect::{
     CONVERSATION_PLACES, CONVERSATION_PROBES, Conversation, InspectTotals, Look, RECENT_PLACES,
     Recent, Seen, Segment, compare, conversation_place, is_copy, look, look_inside, recent_place,
 };
-use flow::{LinkLayer, tcp_flag};
+use flow::{COPY_WITHIN_MS, LinkLayer, tcp_flag};
 
 use super::finding::{Finding, Severity};
 use super::{DoctorError, Report, Traffic, checks};
-use crate::capture::{COPY_WITHIN_MS, Inspected};
+use crate::capture::Inspected;
 use crate::pcap::{CaptureFile, CaptureFileError, LinkType};
 
 /// The inspection in user space.

@@ -167,6 +167,7 @@ fn counters(summary: &Summary) -> Vec<Metric> {
             "TCP packets with SYN and without ACK among the folded packets.",
             Some(summary.syns_folded),
         ),
+        ("packets_duplicate", "Copies of packets, removed.", Some(summary.packets_duplicate)),
         (
             "packets_in_records",
             "Packets in the records given to the outputs.",

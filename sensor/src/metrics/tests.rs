@@ -69,6 +69,7 @@ fn the_list_of_metrics() {
         counter spanwatch_packets_folded_rest
         counter spanwatch_bytes_folded
         counter spanwatch_syns_folded
+        counter spanwatch_packets_duplicate
         counter spanwatch_packets_in_records
         counter spanwatch_epochs
         counter spanwatch_epochs_early

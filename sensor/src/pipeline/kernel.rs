@@ -61,6 +61,7 @@ pub(crate) fn listen(config: &Config) -> Result<Box<dyn Source>, PipelineError> 
             AttachBy::Generic => Some(AttachMode::Generic),
         },
         sizes: config.table_sizes(),
+        deduplicate: config.capture.deduplicate,
     };
     let capture = KernelCapture::attach(&capture_options)
         .map_err(|error| PipelineError::Capture(Box::new(error)))?;
@@ -197,6 +198,7 @@ impl Source for Kernel {
                 packets_ip: counters.packets_ip,
                 packets_not_ip: counters.packets_not_ip,
                 packets_malformed: counters.packets_malformed,
+                packets_duplicate: counters.packets_duplicate,
                 ..Books::default()
             },
             not_ip: counters.not_ip,

@@ -49,7 +49,8 @@ pub fn replay(
     let (signals, handle) = stop_on_signals()
         .map_err(|source| PipelineError::Start { what: "the signal handler", source })?;
     let mut offline = Offline {
-        replay: Replay::with_flows(flows, identities, clock),
+        replay: Replay::with_flows(flows, identities, clock)
+            .deduplicating(config.capture.deduplicate),
         stage,
         tally: CaptureTally::default(),
         progress: options.progress.then(|| Progress::new(files)),

@@ -4,6 +4,7 @@
 
 mod cache;
 mod clock;
+mod duplicates;
 mod fragments;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use flow::{
 
 use cache::FlowCache;
 pub use clock::{ReplayClock, Tick};
+use duplicates::Duplicates;
 use fragments::Fragments;
 
 use crate::aggregate::{Aggregator, AggregatorSettings, FlowTable, Identities, Identity};
@@ -40,6 +42,8 @@ pub struct FrameCounts {
     pub frames_snapped: u64,
     /// Those without a time of their own; they count as captured with the frame before.
     pub frames_undated: u64,
+    /// Those of the packets that were removed as copies; they add to no flow.
+    pub packets_duplicate: u64,
     /// What is counted of IP packets beside their flows.
     pub traits: PacketTraits,
     /// Bytes on the wire.
@@ -80,15 +84,27 @@ impl FrameCounts {
 pub struct FrameObserver {
     counts: FrameCounts,
     fragments: Fragments,
+    /// Where copies are removed.
+    duplicates: Option<Duplicates>,
 }
 
 impl Default for FrameObserver {
     fn default() -> Self {
-        Self { counts: FrameCounts::default(), fragments: Fragments::new() }
+        Self::new(false)
     }
 }
 
 impl FrameObserver {
+    /// An observer that has seen nothing; `deduplicate` has it remove what a mirror delivers twice.
+    #[must_use]
+    pub fn new(deduplicate: bool) -> Self {
+        Self {
+            counts: FrameCounts::default(),
+            fragments: Fragments::new(),
+            duplicates: deduplicate.then(Duplicates::new),
+        }
+    }
+
     /// What the frames so far were.
     #[must_use]
     pub fn counts(&self) -> &FrameCounts {
@@ -122,6 +138,12 @@ impl FrameObserver {
                     && let Some(index) = self.fragments.handle_packet(&mut packet, time_ms)
                 {
                     counts.traits.fragments[index] += 1;
+                }
+                if let Some(duplicates) = &mut self.duplicates
+                    && duplicates.is_copy(frame.bytes, &packet, frame.wire_bytes, time_ms)
+                {
+                    counts.packets_duplicate += 1;
+                    return None;
                 }
                 let length = u16::try_from(frame.wire_bytes).unwrap_or(u16::MAX);
                 Some(Observation {
@@ -208,6 +230,12 @@ impl Replay {
         }
     }
 
+    /// The same, with copies removed or left in.
+    #[must_use]
+    pub fn deduplicating(self, deduplicate: bool) -> Self {
+        Self { observer: FrameObserver::new(deduplicate), ..self }
+    }
+
     /// What the frames so far were.
     #[must_use]
     pub fn counts(&self) -> &FrameCounts {
@@ -226,6 +254,7 @@ impl Replay {
             packets_not_ip: counts.packets_not_ip(),
             packets_malformed: counts.packets_malformed(),
             packets_in_flows: totals.packets_in,
+            packets_duplicate: counts.packets_duplicate,
             records_out: totals.records_out,
             ..Books::default()
         }

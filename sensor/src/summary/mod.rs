@@ -89,6 +89,8 @@ pub struct Summary {
     pub packets_in_flows: u64,
     /// See [`Books`].
     pub packets_folded: u64,
+    /// See [`Books`].
+    pub packets_duplicate: u64,
     /// IP packets that the kernel's tables still hold.
     pub packets_in_cache: u64,
     /// See [`Books`].
@@ -209,6 +211,7 @@ impl Summary {
         self.packets_ip = books.packets_ip;
         self.packets_in_flows = books.packets_in_flows;
         self.packets_folded = books.packets_folded;
+        self.packets_duplicate = books.packets_duplicate;
         self.packets_in_cache = books.packets_in_cache();
         self.packets_not_ip = books.packets_not_ip;
         self.packets_malformed = books.packets_malformed;
@@ -373,10 +376,15 @@ impl Summary {
             text,
             "packets",
             &format!(
-                "{} = {} in flows + {} folded + {} in the cache",
+                "{} = {} in flows + {} folded + {}{} in the cache",
                 grouped(self.packets_ip),
                 grouped(self.packets_in_flows),
                 grouped(self.packets_folded),
+                // Who has not asked for that need not ask what it is.
+                match self.packets_duplicate {
+                    0 => String::new(),
+                    copies => format!("{} duplicate + ", grouped(copies)),
+                },
                 grouped(self.packets_in_cache)
             ),
         );

@@ -5,7 +5,7 @@
 //! sensor        u8 length, text            previous  32 bytes, BLAKE3
 //! boot epoch    u64                        version   u8 length, text
 //! sequence      u64                        known     u8: bit 0 nic_received, bit 1 nic_missed
-//! start_ms      u64                        books     11 x u64, in the order of flow::Books; 0 where unknown
+//! start_ms      u64                        books     12 x u64, in the order of flow::Books; 0 where unknown
 //! end_ms        u64
 //! sealed_ms     u64
 //! records       u32
@@ -44,6 +44,7 @@ pub(super) fn encode(header: &BatchHeader, out: &mut Vec<u8>) {
         packets_malformed,
         packets_in_flows,
         packets_folded,
+        packets_duplicate,
         records_out,
         records_sealed,
         records_evicted,
@@ -58,6 +59,7 @@ pub(super) fn encode(header: &BatchHeader, out: &mut Vec<u8>) {
         packets_malformed,
         packets_in_flows,
         packets_folded,
+        packets_duplicate,
         records_out,
         records_sealed,
         records_evicted,
@@ -147,6 +149,7 @@ fn books(reader: &mut Reader<'_>) -> Result<Books, DecodeError> {
         packets_malformed: reader.u64("packets_malformed")?,
         packets_in_flows: reader.u64("packets_in_flows")?,
         packets_folded: reader.u64("packets_folded")?,
+        packets_duplicate: reader.u64("packets_duplicate")?,
         records_out: reader.u64("records_out")?,
         records_sealed: reader.u64("records_sealed")?,
         records_evicted: reader.u64("records_evicted")?,

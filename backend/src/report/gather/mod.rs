@@ -215,6 +215,7 @@ fn add_books(coverage: &mut Coverage, before: &Books, after: &Books) {
     coverage.packets_not_ip += more(|books| books.packets_not_ip);
     coverage.packets_malformed += more(|books| books.packets_malformed);
     coverage.packets_folded += more(|books| books.packets_folded);
+    coverage.packets_duplicate += more(|books| books.packets_duplicate);
     coverage.records_evicted += more(|books| books.records_evicted);
     let missed =
         after.nic_missed.zip(before.nic_missed).map(|(after, before)| after.saturating_sub(before));

@@ -216,6 +216,7 @@ pub(crate) fn busy() -> ReportInput {
             packets_not_ip: 82_114,
             packets_malformed: 12,
             packets_folded: 0,
+            packets_duplicate: 0,
             records_evicted: 0,
             own_prefixes: vec!["10.20.0.0/16".to_owned(), "198.51.100.0/27".to_owned()],
         },

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use pnet_packet::ipv4::{self, MutableIpv4Packet};
 use pnet_packet::tcp::TcpFlags;
 
 use crate::generate::encapsulation::{Encapsulation, Version};
@@ -14,6 +15,10 @@ const ETHERNET: usize = 14;
 pub(super) enum Around {
     /// Ethernet, IPv4.
     Plain,
+    /// The same; its SYN opens a connection.
+    Syn,
+    /// The same as the first, with an IPv4 identification.
+    Identified,
     /// Ethernet, IPv6.
     Ipv6,
     /// IEEE 802.1Q.
@@ -44,7 +49,7 @@ impl Around {
     /// The frame; with 60 bytes, all that Ethernet asks for, where nothing makes it longer.
     pub(super) fn frame(self) -> Vec<u8> {
         let (encapsulation, version) = match self {
-            Self::Plain => (Encapsulation::Plain, Version::V4),
+            Self::Plain | Self::Syn | Self::Identified => (Encapsulation::Plain, Version::V4),
             Self::Ipv6 => (Encapsulation::Plain, Version::V6),
             Self::Vlan => (Encapsulation::Vlan, Version::V4),
             Self::Qinq => (Encapsulation::Qinq, Version::V4),
@@ -58,16 +63,29 @@ impl Around {
             Self::SixInFour => (Encapsulation::Ipip, Version::V6),
             Self::Gtp => (Encapsulation::Gtp, Version::V4),
         };
-        let (inner, packet_bytes) = match version {
-            Version::V4 => (tcp(inner_v4(), TcpFlags::ACK, 1, 0), 40),
+        let flags = if self == Self::Syn { TcpFlags::SYN } else { TcpFlags::ACK };
+        let (mut inner, packet_bytes) = match version {
+            Version::V4 => (tcp(inner_v4(), flags, 1, 0), 40),
             Version::V6 => (tcp(inner_v6(), TcpFlags::ACK, 1, 0), 60),
         };
+        if self == Self::Identified {
+            identify(&mut inner);
+        }
         // A frame inside is as long as one on a wire; of any other there is the packet only.
         let end =
             if encapsulation.carries_frames() { inner.len() } else { ETHERNET + packet_bytes };
         let packet = inner.get(ETHERNET..end).expect("the frame was made with that packet");
         encapsulation.headers(version).around(packet)
     }
+}
+
+/// Gives the packet a number, and its header the checksum that goes with it.
+fn identify(frame: &mut [u8]) {
+    let header = frame.get_mut(ETHERNET..).expect("a frame has a packet");
+    let mut packet = MutableIpv4Packet::new(header).expect("the packet has a header");
+    packet.set_identification(0x1234);
+    let checksum = ipv4::checksum(&packet.to_immutable());
+    packet.set_checksum(checksum);
 }
 
 fn inner_v4() -> Ends {

@@ -6,6 +6,8 @@ use super::Around;
 fn every_frame_holds_its_segment_where_the_headers_end() {
     let cases = [
         (Around::Plain, 60, 14 + 20),
+        (Around::Syn, 60, 14 + 20),
+        (Around::Identified, 60, 14 + 20),
         (Around::Ipv6, 74, 14 + 40),
         (Around::Vlan, 60, 18 + 20),
         (Around::Qinq, 62, 22 + 20),

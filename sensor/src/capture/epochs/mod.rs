@@ -14,8 +14,8 @@ use flow::kernel::{
     not_ip_name,
 };
 use flow::{
-    FRAGMENTS, FlowKey, HANDSHAKES, HandshakeSlot, Observation, OpeningTime, Outer, Record, Slot,
-    TcpSeen, handshake_fingerprint, handshake_place,
+    FRAGMENTS, FlowKey, HANDSHAKES, HandshakeSlot, Observation, OpeningTime, Outer, RECENT_SETS,
+    Record, Slot, TcpSeen, handshake_fingerprint, handshake_place,
 };
 use rustix::thread::{MembarrierCommand, MembarrierQuery, membarrier, membarrier_query};
 
@@ -110,10 +110,15 @@ struct Stray {
 impl Epochs {
     /// Loads the object, sizes and maps its tables, and reads the clock. Nothing is attached.
     ///
-    /// `interfaces` are the numbers that the kernel gives them, in the sensor's order.
-    pub(super) fn load(sizes: TableSizes, interfaces: &[u32]) -> Result<Self, CaptureError> {
+    /// `interfaces` are the numbers that the kernel gives them, in the sensor's order. `copies` says how many ticks
+    /// after a packet its copy may come; without it the programs that remove copies have no table.
+    pub(super) fn load(
+        sizes: TableSizes,
+        interfaces: &[u32],
+        copies: Option<u32>,
+    ) -> Result<Self, CaptureError> {
         object::check(object::OBJECT)?;
-        Self::load_object(object::OBJECT, [&[], &[]], sizes, interfaces)
+        Self::load_object(object::OBJECT, [&[], &[]], sizes, interfaces, copies)
     }
 
     /// Loads any object with these tables, unchecked, after setting constants of its own and the sizes of tables of
@@ -123,6 +128,7 @@ impl Epochs {
         own: [&[(&str, u32)]; 2],
         sizes: TableSizes,
         interfaces: &[u32],
+        copies: Option<u32>,
     ) -> Result<Self, CaptureError> {
         let sizes = sizes.check()?;
         check_kernel()?;
@@ -135,7 +141,7 @@ impl Epochs {
         let regions = bounded_u32("the number of online CPUs", online.len())?;
         let rows = bounded_u32("the number of CPUs", rows)?;
         let factors = hash_factors();
-        let constants = Constants { factors, interfaces: numbered(interfaces) };
+        let constants = Constants { factors, interfaces: numbered(interfaces), copies };
         let mut ebpf = load_object(object, own, sizes, [rows, regions], &constants)?;
         let mut cpus: Table<Cpu> = Table::take(&mut ebpf, "CPUS")?;
         let generation = 1;
@@ -281,6 +287,7 @@ impl Epochs {
             counters.frames_seen += cpu.frames_seen;
             counters.packets_ip += cpu.packets_ip;
             counters.packets_folded += cpu.packets_folded;
+            counters.packets_duplicate += cpu.packets_duplicate;
             counters.traits.cut += cpu.packets_cut;
             add(&mut counters.malformed, &cpu.malformed);
             add(&mut counters.traits.noted, &cpu.noted);
@@ -491,6 +498,8 @@ pub(super) fn bounded_u32(what: &'static str, value: usize) -> Result<u32, Captu
 struct Constants {
     factors: [u64; 5],
     interfaces: [u32; Record::INTERFACE_MAX as usize],
+    /// Ticks after a packet that its copy may come, where copies are removed.
+    copies: Option<u32>,
 }
 
 /// Those of the interfaces that have a number in records; 0 where there is none.
@@ -506,11 +515,16 @@ fn load_object(
     constants: &Constants,
 ) -> Result<Ebpf, CaptureError> {
     let halves = regions * 2;
+    let (ticks, seed) = (constants.copies.unwrap_or(0), random());
+    let recent = constants.copies.map_or(1, |_| regions * RECENT_SETS);
     let mut loader = EbpfLoader::new();
     loader
         .override_global("LOG_SLOTS", &sizes.log_slots, true)
         .override_global("HASH_FACTORS", &constants.factors, true)
         .override_global("INTERFACES", &constants.interfaces, true)
+        .override_global("COPY_TICKS", &ticks, true)
+        .override_global("IDENTITY_SEED", &seed, true)
+        .map_max_entries("RECENT_PACKETS", recent)
         .map_max_entries("CPUS", rows)
         .map_max_entries("SETS", halves * sizes.sets)
         .map_max_entries("LOG", halves * sizes.log_slots)

@@ -82,6 +82,8 @@ pub struct KernelCounters {
     pub packets_ip: u64,
     /// IP packets that were counted in coarse totals only.
     pub packets_folded: u64,
+    /// IP packets that were removed as copies.
+    pub packets_duplicate: u64,
     /// Frames that carry something other than IP.
     pub packets_not_ip: u64,
     /// The same by what they carry, the names as in metrics; kinds that were not seen are left out.

@@ -40,15 +40,19 @@ const FUNCTIONS: &str = ".text";
 
 /// Every program, with its section. What it may return, drop or pass, is in its code; what could send a frame
 /// elsewhere is a helper, and on no list.
-const PROGRAMS: [(&str, &str); 10] = [
+const PROGRAMS: [(&str, &str); 14] = [
     ("xdp", "clock"),
     ("xdp", "count_drop"),
     ("xdp", "count_pass"),
+    ("xdp", "deduplicate_drop"),
+    ("xdp", "deduplicate_pass"),
     ("xdp", "floor_drop"),
     ("xdp", "inspect_drop"),
     ("xdp", "inspect_pass"),
     ("xdp.frags", "count_drop_frags"),
     ("xdp.frags", "count_pass_frags"),
+    ("xdp.frags", "deduplicate_drop_frags"),
+    ("xdp.frags", "deduplicate_pass_frags"),
     ("xdp.frags", "inspect_drop_frags"),
     ("xdp.frags", "inspect_pass_frags"),
 ];

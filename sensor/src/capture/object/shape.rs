@@ -9,7 +9,7 @@ use std::mem::offset_of;
 
 use flow::inspect::{Conversation, InspectTotals, Recent, Seen, Segment, Stream};
 use flow::kernel::{CoarseSlot, Cpu, Set};
-use flow::{Address, FlowKey, FragmentSlot, HandshakeSlot, Outer, Slot, Walk};
+use flow::{Address, FlowKey, FragmentSlot, HandshakeSlot, Outer, RecentSet, Slot, Walk};
 
 use super::ObjectError;
 use super::btf::{Type, Types};
@@ -106,6 +106,7 @@ kept!(Cpu {
     noted: [u64; flow::Notes::NAMES.len()],
     carried: [u64; flow::kernel::CARRIERS],
     fragments: [u64; 3],
+    packets_duplicate: u64,
 });
 kept!(Outer { layers: u64, ids: u64 });
 kept!(HandshakeSlot { syn: u64, answer: u64 });
@@ -245,8 +246,20 @@ kept_as!(Walk {
     108 padding: [u16; 2],
 });
 
-impl Kept for Set {
+impl Kept for RecentSet {
     /// A field without a name is called so in the object.
+    const SHAPE: Shape = Shape::Struct(
+        size_of::<Self>(),
+        &[Field {
+            name: "__0",
+            offset: offset_of!(Self, 0),
+            shape: &<[u64; flow::RECENT_WAYS] as Kept>::SHAPE,
+        }],
+    );
+}
+
+impl Kept for Set {
+    /// As above.
     const SHAPE: Shape = Shape::Struct(
         size_of::<Self>(),
         &[Field {

@@ -6,7 +6,7 @@
 
 use flow::inspect::{Conversation, InspectTotals, Recent, Seen};
 use flow::kernel::{CoarseSlot, Cpu, MMAPABLE, Set};
-use flow::{FragmentSlot, HandshakeSlot, Outer, Slot, Walk};
+use flow::{FragmentSlot, HandshakeSlot, Outer, RecentSet, Slot, Walk};
 
 use super::ObjectError;
 use super::btf::{Type, Types};
@@ -20,7 +20,7 @@ const ARRAY: usize = 2;
 
 /// Every table, with what its entries are made of: integers only, and of packet bytes no more than two addresses. The
 /// last four are the inspection's, and empty while the sensor counts.
-pub(super) const TABLES: [(&str, Shape); 12] = [
+pub(super) const TABLES: [(&str, Shape); 13] = [
     ("CPUS", Cpu::SHAPE),
     ("SETS", Set::SHAPE),
     ("LOG", Slot::SHAPE),
@@ -29,6 +29,7 @@ pub(super) const TABLES: [(&str, Shape); 12] = [
     ("FIRST_FRAGMENTS", FragmentSlot::SHAPE),
     ("WALKS", Walk::SHAPE),
     ("HANDSHAKE_TIMES", HandshakeSlot::SHAPE),
+    ("RECENT_PACKETS", RecentSet::SHAPE),
     ("INSPECT_CPUS", InspectTotals::SHAPE),
     ("INSPECT_SEEN", Seen::SHAPE),
     ("INSPECT_RECENT", Recent::SHAPE),

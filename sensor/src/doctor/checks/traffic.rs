@@ -1,12 +1,13 @@
 //! Does the mirrored traffic arrive, once, and whole?
 
+use flow::COPY_WITHIN_MS;
+
 use super::super::finding::{Finding, Severity, counted, number, percent};
 use super::super::thresholds::{
     COPIES_FAULT, COPIES_WARNING, CUT_FAULT, FRAGMENTS_NOTE, SAMPLE_MIN, permille,
 };
 use super::super::traffic::Traffic;
 use super::Port;
-use crate::capture::COPY_WITHIN_MS;
 
 /// Whether anything arrives, and whether it is a mirror's.
 pub(super) fn arrival(port: &Port<'_>, traffic: &Traffic) -> Vec<Finding> {
@@ -138,6 +139,12 @@ fn copies(traffic: &Traffic) -> Finding {
              directions.",
         )
     };
+    let told_apart = percent(traffic.comparable, traffic.packets_ip);
+    let finding = finding.advice(format!(
+        "Where the switch cannot: `capture.deduplicate = true` (`run --deduplicate`) has the sensor \
+         count such a packet once. Copies are known of {told_apart} of the packets here; the others \
+         have nothing that tells them from a repetition."
+    ));
     finding.evidence(evidence)
 }
 

@@ -60,7 +60,7 @@ impl Reader {
             control,
             feed,
             pacer: Pacer::new(speed),
-            observer: FrameObserver::default(),
+            observer: FrameObserver::new(config.capture.deduplicate),
             clock: ReplayClock::new(
                 config.capture.epoch_ms.get(),
                 config.flows.idle_timeout_ms.get(),
@@ -231,6 +231,7 @@ fn describe(summary: &mut Summary, observer: &FrameObserver, aggregator: &Aggreg
         packets_not_ip: counts.packets_not_ip(),
         packets_malformed: counts.packets_malformed(),
         packets_in_flows: totals.packets_in,
+        packets_duplicate: counts.packets_duplicate,
         records_out: totals.records_out,
         ..Books::default()
     };

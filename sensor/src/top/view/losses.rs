@@ -127,6 +127,9 @@ fn list(picture: &Picture, is_live: bool, theme: Theme) -> List {
         list.loss("folded", summary.packets_folded);
         list.number("in the kernel's tables", summary.packets_in_cache);
     }
+    if summary.packets_duplicate > 0 {
+        list.number("removed as duplicate", summary.packets_duplicate);
+    }
     list.number("shorter than they say", summary.packets_cut);
     list.reasons("malformed", &summary.malformed);
     list.reasons("not IP", &summary.not_ip);
