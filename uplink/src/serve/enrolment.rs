@@ -6,8 +6,9 @@ use tokio::time::timeout;
 
 use super::Backend;
 use crate::authority::requested_key;
+use crate::card::hex;
 use crate::code::secret_hash;
-use crate::intake::{Intake, RedeemError};
+use crate::intake::{Certified, Intake, RedeemError};
 use crate::wire::{self, Close, ENROLMENT_BYTES_MAX, Issued, Refusal};
 
 /// Serves one connection: one request, one answer.
@@ -40,9 +41,7 @@ async fn exchange<I: Intake>(backend: &Backend<I>, connection: &Connection) -> C
         }
         Err((refusal, reason)) => {
             let counter = match refusal {
-                Refusal::Unknown | Refusal::Expired | Refusal::Used => {
-                    &backend.totals.enrolments_refused
-                }
+                Refusal::Code => &backend.totals.enrolments_refused,
                 Refusal::TooManyTries => &backend.totals.enrolments_limited,
                 Refusal::BadRequest | Refusal::Internal => &backend.totals.enrolments_failed,
             };
@@ -53,7 +52,8 @@ async fn exchange<I: Intake>(backend: &Backend<I>, connection: &Connection) -> C
     // The log has the inner cause; a stranger gets only the kind of refusal.
     let answer = answer.map_err(|(refusal, reason)| match refusal {
         Refusal::Internal => (refusal, "the backend's log has the cause".to_owned()),
-        _ => (refusal, reason),
+        Refusal::Code => (refusal, "this code is not accepted".to_owned()),
+        Refusal::TooManyTries | Refusal::BadRequest => (refusal, reason),
     });
     let sent = answer_stream.write_all(&wire::enrol_answer(&answer)).await;
     if sent.is_ok() && answer_stream.finish().is_ok() {
@@ -72,7 +72,7 @@ async fn enrol<I: Intake>(
     let now_ms = backend.elapsed_ms();
     if let Some(wait_ms) = backend.wrong_codes.wait_ms(source, now_ms) {
         let reason =
-            format!("too many wrong codes from this address; wait {} s", wait_ms / 1000 + 1);
+            format!("too many codes that were not accepted; wait {} s", wait_ms / 1000 + 1);
         return Err((Refusal::TooManyTries, reason));
     }
     let request =
@@ -80,26 +80,29 @@ async fn enrol<I: Intake>(
     // Before the code is used up.
     let public_key = requested_key(request.request_der)
         .map_err(|error| (Refusal::BadRequest, error.to_string()))?;
-    let redeemed = backend.intake.redeem(secret_hash(&request.secret), public_key).await;
-    let (member, sensor) = redeemed.map_err(|error| {
-        let refusal = match error {
-            RedeemError::Unknown => {
-                backend.wrong_codes.handle_wrong(source, now_ms);
-                Refusal::Unknown
-            }
-            RedeemError::Expired => Refusal::Expired,
-            RedeemError::Used => Refusal::Used,
-            RedeemError::Internal(_) => Refusal::Internal,
-        };
-        (refusal, error.to_string())
-    })?;
+    let secret_hash = secret_hash(&request.secret);
+    let (member, sensor) = match backend.intake.redeem(secret_hash, public_key).await {
+        Ok(names) => names,
+        Err(error @ RedeemError::Internal(_)) => {
+            return Err((Refusal::Internal, error.to_string()));
+        }
+        // Whatever is wrong with a code, it counts as a guess and looks the same from outside.
+        Err(error) => {
+            backend.wrong_codes.handle_wrong(source, now_ms);
+            let remote = connection.remote_address();
+            backend.intake.enrolment_refused(remote, secret_hash, &error).await;
+            // The beginning of the hash tells codes apart, and says nothing about them.
+            let reason = format!("{error}, whose hash begins {}", hex(&secret_hash[..4]));
+            return Err((Refusal::Code, reason));
+        }
+    };
     let authority = &backend.options.authority;
-    let days = backend.options.certificate_days;
+    let lifetime = backend.options.certificate_lifetime;
     let issued = authority
-        .issue(request.request_der, &member, &sensor, days)
+        .issue(request.request_der, &member, &sensor, lifetime)
         .map_err(|error| (Refusal::Internal, error.to_string()))?;
-    let ends_ms = issued.not_after_unix_s * 1000;
-    backend.intake.certified(&sensor, ends_ms).await;
+    let certified = Certified { validity: issued.validity, is_renewal: false };
+    backend.intake.certified(&sensor, certified).await;
     let authority_pem = authority.authority_pem().to_owned();
     Ok(Issued { member, sensor, certificate_pem: issued.pem, authority_pem })
 }

@@ -1,4 +1,4 @@
-//! Takes wrong codes by source address; says who must wait. Pure: time comes in as an argument.
+//! Takes wrong codes by source address; says who must wait, or that all must. Pure: time comes in as an argument.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ const WINDOW_MS: u64 = 10 * 60 * 1000;
 /// Addresses remembered. When there are more, the one whose window ends first is forgotten.
 const SOURCES_MAX: usize = 4096;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Tries {
     wrong: u32,
     until_ms: u64,
@@ -19,24 +19,48 @@ struct Tries {
 #[derive(Debug)]
 pub(super) struct WrongCodes {
     wrong_max: u32,
-    sources: Mutex<HashMap<IpAddr, Tries>>,
+    total_max: u32,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    sources: HashMap<IpAddr, Tries>,
+    /// Of all sources, also of those that were forgotten.
+    total: Tries,
+}
+
+impl Tries {
+    fn wait_ms(self, wrong_max: u32, now_ms: u64) -> Option<u64> {
+        (self.wrong >= wrong_max && now_ms < self.until_ms).then(|| self.until_ms - now_ms)
+    }
+
+    fn handle_wrong(&mut self, now_ms: u64) {
+        if now_ms >= self.until_ms {
+            *self = Self { wrong: 0, until_ms: now_ms + WINDOW_MS };
+        }
+        self.wrong = self.wrong.saturating_add(1);
+    }
 }
 
 impl WrongCodes {
-    pub(super) fn new(wrong_max: u32) -> Self {
-        Self { wrong_max, sources: Mutex::new(HashMap::new()) }
+    pub(super) fn new(wrong_max: u32, total_max: u32) -> Self {
+        Self { wrong_max, total_max, seen: Mutex::default() }
     }
 
     /// Milliseconds that this source must wait; `None` when it may try.
     pub(super) fn wait_ms(&self, source: IpAddr, now_ms: u64) -> Option<u64> {
-        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        let tries = sources.get(&site(source))?;
-        (tries.wrong >= self.wrong_max && now_ms < tries.until_ms).then(|| tries.until_ms - now_ms)
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = seen.sources.get(&site(source));
+        let own_ms = own.and_then(|tries| tries.wait_ms(self.wrong_max, now_ms));
+        own_ms.max(seen.total.wait_ms(self.total_max, now_ms))
     }
 
-    /// Notes a wrong code.
+    /// Notes a wrong code. A source that has to wait is not asked for one, so it cannot make others wait alone.
     pub(super) fn handle_wrong(&self, source: IpAddr, now_ms: u64) {
-        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let Seen { sources, total } = &mut *seen;
+        total.handle_wrong(now_ms);
         let source = site(source);
         if sources.len() >= SOURCES_MAX && !sources.contains_key(&source) {
             // Ties between windows are broken by the address, so that the order of the map does not matter.
@@ -45,11 +69,7 @@ impl WrongCodes {
                 sources.remove(&address);
             }
         }
-        let tries = sources.entry(source).or_insert(Tries { wrong: 0, until_ms: 0 });
-        if now_ms >= tries.until_ms {
-            *tries = Tries { wrong: 0, until_ms: now_ms + WINDOW_MS };
-        }
-        tries.wrong = tries.wrong.saturating_add(1);
+        sources.entry(source).or_default().handle_wrong(now_ms);
     }
 }
 
@@ -66,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_source_waits_after_too_many_wrong_codes_and_others_do_not() {
-        let limit = WrongCodes::new(3);
+        let limit = WrongCodes::new(3, 1000);
         let [a, same_site, b]: [IpAddr; 3] = ["2001:db8::1", "2001:db8::2", "192.0.2.1"]
             .map(|text| text.parse().expect("an address"));
         for now_ms in 0..3 {
@@ -82,13 +102,25 @@ mod tests {
     }
 
     #[test]
+    fn many_sources_together_have_to_wait_too() {
+        let limit = WrongCodes::new(5, 100);
+        let source = |number: u32| IpAddr::V4(number.into());
+        for number in 0..100 {
+            assert_eq!(limit.wait_ms(source(number), 0), None);
+            limit.handle_wrong(source(number), 0);
+        }
+        assert_eq!(limit.wait_ms(source(1000), 1), Some(WINDOW_MS - 1));
+        assert_eq!(limit.wait_ms(source(1000), WINDOW_MS), None);
+    }
+
+    #[test]
     fn the_table_of_sources_is_bounded() {
-        let limit = WrongCodes::new(1);
+        let limit = WrongCodes::new(1, u32::MAX);
         for number in 0..2 * SOURCES_MAX {
             let number = u32::try_from(number).expect("small");
             limit.handle_wrong(IpAddr::V4(number.into()), u64::from(number));
         }
-        assert_eq!(limit.sources.lock().expect("not poisoned").len(), SOURCES_MAX);
+        assert_eq!(limit.seen.lock().expect("not poisoned").sources.len(), SOURCES_MAX);
         assert_eq!(limit.wait_ms(IpAddr::V4(0.into()), 9000), None);
     }
 }
