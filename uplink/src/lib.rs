@@ -61,6 +61,7 @@ pub use keys::{KeyError, PUBLIC_KEY_LENGTH, SIGNATURE_LENGTH, SigningKey};
 pub use outbox::{Outbox, OutboxError, OutboxOptions, OutboxTotals, SealedInfo, SpoolHandle};
 pub use private::{FileError, check_own};
 pub use reader::DecodeError;
+pub use renew::renew_if_due;
 pub use serve::{ServeError, ServeOptions, ServeTotals, serve};
 pub use spool::{Recovery, SpoolError};
 pub use state::{Identity, StateError};

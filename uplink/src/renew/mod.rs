@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use crate::DeliveryEvent;
 use crate::certificate::{self, Validity, now_unix_s, utc};
 use crate::exchange::{ExchangeError, exchange};
-use crate::outbox::Shared;
+use crate::outbox::{Shared, SpoolHandle};
 use crate::state::Credentials;
 use crate::tls::{self, TlsError, chains_to};
 use messages::{Answer, NoRenewal};
@@ -143,6 +143,24 @@ impl<'a> Renewer<'a> {
         self.shared.credentials.certificate.replace(certificate, validity);
         Ok(validity)
     }
+}
+
+/// One attempt to renew, if it is time for it; what came of it is told as an event. Runs on tokio.
+///
+/// # Errors
+///
+/// When key and certificates do not fit. That there is no new certificate is an event, not an error.
+pub async fn renew_if_due(
+    spool: &SpoolHandle,
+    progress: impl Fn(DeliveryEvent) + Send + Sync,
+) -> Result<(), TlsError> {
+    let shared = Arc::clone(&spool.0);
+    let backend = shared.credentials.identity.backend.clone();
+    let mut renewer = Renewer::new(shared, backend, 0, &progress)?;
+    if renewer.schedule.wait_s(now_unix_s()) == 0 {
+        renewer.attempt().await;
+    }
+    Ok(())
 }
 
 /// Checks a certificate that the backend has issued for an identity that is there.

@@ -67,7 +67,9 @@ mod tests {
     #[test]
     fn it_begins_with_a_third_to_a_quarter_of_the_life_left_and_not_all_at_once() {
         let due: Vec<u64> = (0..1000)
-            .map(|chance| Schedule::new(LIFE, chance.wrapping_mul(0x9e37_79b9_7f4a_7c15)).next_unix_s)
+            .map(|chance| {
+                Schedule::new(LIFE, chance.wrapping_mul(0x9e37_79b9_7f4a_7c15)).next_unix_s
+            })
             .collect();
         let (first, last) = (due.iter().min().copied(), due.iter().max().copied());
         let left = |at: Option<u64>| LIFE.left_s(at.unwrap_or(0));
