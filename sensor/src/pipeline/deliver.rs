@@ -53,9 +53,12 @@ fn renew(spool: &SpoolHandle) -> Result<(), PipelineError> {
     let starting = |source| PipelineError::Start { what: "the renewal", source };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(starting)?;
-    let told = |event: DeliveryEvent| match event {
-        DeliveryEvent::CertificateRenewed { .. } => tracing::info!("{event}"),
-        _ => tracing::warn!("{event}"),
+    let told = |event: DeliveryEvent| {
+        if matches!(event, DeliveryEvent::CertificateRenewed { .. }) {
+            tracing::info!("{event}");
+        } else {
+            tracing::warn!("{event}");
+        }
     };
     runtime.block_on(renew_if_due(spool, told)).map_err(|error| starting(io::Error::other(error)))
 }

@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn it_begins_with_a_third_to_a_quarter_of_the_life_left_and_not_all_at_once() {
-        let due: Vec<u64> = (0..1000)
+        let due: Vec<u64> = (0..1000_u64)
             .map(|chance| {
                 Schedule::new(LIFE, chance.wrapping_mul(0x9e37_79b9_7f4a_7c15)).next_unix_s
             })
