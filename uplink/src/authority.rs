@@ -135,23 +135,6 @@ impl CertificateAuthority {
         sha256(&[&self.server_key.subject_public_key_info()])
     }
 
-    /// Issues a certificate for the key that signed a request (PKCS #10, DER); everything else in the request is
-    /// ignored.
-    ///
-    /// # Errors
-    ///
-    /// When the request is not signed by its own key, or the key is not an Ed25519 key.
-    pub fn issue(
-        &self,
-        request_der: &[u8],
-        member: &MemberId,
-        sensor: &SensorId,
-        lifetime: Duration,
-    ) -> Result<IssuedCertificate, AuthorityError> {
-        let public_key = requested_key(request_der)?;
-        self.certify(&public_key, member, sensor, from_now(lifetime))
-    }
-
     /// Issues a certificate for a key whose holder has proved that it has it.
     ///
     /// # Errors

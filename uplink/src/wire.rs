@@ -13,7 +13,7 @@
 //!  5    held             its answer        count u8 │ last sequence u64 (0 = none), count times
 //!  6    batch            delivery, others  boot epoch u64 │ sequence u64 │ batch: u32 length, bytes
 //!  7    ack              its answer        boot epoch u64 │ sequence u64 │ outcome u8 │ reason: u16 length, text
-//! 16 to 18               renewal           see `renew::messages`
+//! 24 to 26               renewal           see `renew::messages`
 //! ```
 
 use std::fmt;

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! kind  message          stream           bytes after the kind (u8)
-//!  16   renew            renewal, first   the sensor's clock u64, seconds since 1970
-//!  17   renewed          its answer       the backend's clock u64 │ certificate: u16 length, PEM
-//!  18   not renewed      its answer       the backend's clock u64 │ status u8 │ reason: u16 length, text
+//!  24   renew            renewal, first   the sensor's clock u64, seconds since 1970
+//!  25   renewed          its answer       the backend's clock u64 │ certificate: u16 length, PEM
+//!  26   not renewed      its answer       the backend's clock u64 │ status u8 │ reason: u16 length, text
 //! ```
 //!
 //! Which sensor, and which key: the certificate of the connection says it, nothing else.
@@ -46,19 +46,19 @@ pub(crate) struct Answer {
 }
 
 pub(crate) fn renew(clock_unix_s: u64) -> Vec<u8> {
-    [&[16], clock_unix_s.to_le_bytes().as_slice()].concat()
+    [&[24], clock_unix_s.to_le_bytes().as_slice()].concat()
 }
 
 pub(crate) fn read_renew(bytes: &[u8]) -> Result<u64, DecodeError> {
     let mut reader = Reader::new("renew message", bytes);
-    kind(&mut reader, 16, "16")?;
+    kind(&mut reader, 24, "24")?;
     let clock_unix_s = reader.u64("clock")?;
     reader.end()?;
     Ok(clock_unix_s)
 }
 
 pub(crate) fn answer(answer: &Answer) -> Vec<u8> {
-    let mut out = vec![if answer.result.is_ok() { 17 } else { 18 }];
+    let mut out = vec![if answer.result.is_ok() { 25 } else { 26 }];
     out.extend_from_slice(&answer.clock_unix_s.to_le_bytes());
     match &answer.result {
         Ok(certificate_pem) => write_u16(&mut out, certificate_pem.as_bytes()),
@@ -75,15 +75,15 @@ pub(crate) fn read_answer(bytes: &[u8]) -> Result<Answer, DecodeError> {
     let kind = reader.u8("kind")?;
     let clock_unix_s = reader.u64("clock")?;
     let result = match kind {
-        17 => Ok(reader.text_u16("certificate")?.to_owned()),
-        18 => {
+        25 => Ok(reader.text_u16("certificate")?.to_owned()),
+        26 => {
             let number = reader.u8("status")?;
             let Some(status) = NoRenewal::from_number(number) else {
                 return Err(reader.value_at("status", 9, number.into(), "1 to 4"));
             };
             Err((status, reader.text_u16("reason")?.to_owned()))
         }
-        other => return Err(reader.value_at("kind", 0, other.into(), "17 or 18")),
+        other => return Err(reader.value_at("kind", 0, other.into(), "25 or 26")),
     };
     reader.end()?;
     Ok(Answer { clock_unix_s, result })

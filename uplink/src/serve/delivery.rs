@@ -57,14 +57,17 @@ pub(super) async fn run<I: Intake>(
     let close = if let Err(close) = admit(backend, &peer).await {
         close
     } else {
-        let validity = backend.connections.enter(&peer.sensor, connection, validity);
+        let (turn, validity) = backend.connections.enter(&peer.sensor, connection, validity);
         connection.set_receive_window(WINDOW_BYTES_AFTER);
         connection.set_max_concurrent_bi_streams(STREAMS_AFTER);
         let close = tokio::select! {
-            close = session(backend, connection, &peer) => close,
+            close = async {
+                let _turn = turn.lock().await;
+                session(backend, connection, &peer).await
+            } => close,
             () = over(validity) => Close::Expired,
         };
-        backend.connections.leave(&peer.sensor, connection);
+        backend.connections.leave(&peer.sensor, connection, &turn);
         close
     };
     close.close(connection);

@@ -5,11 +5,12 @@ use quinn::Connection;
 use tokio::time::timeout;
 
 use super::Backend;
-use crate::authority::requested_key;
+use crate::authority::{from_now, requested_key};
 use crate::card::hex;
 use crate::code::secret_hash;
 use crate::intake::{Certified, Intake, RedeemError};
 use crate::wire::{self, Close, ENROLMENT_BYTES_MAX, Issued, Refusal};
+use crate::{MemberId, SensorId};
 
 /// Serves one connection: one request, one answer.
 pub(super) async fn run<I: Intake>(backend: &Backend<I>, connection: &Connection) {
@@ -70,39 +71,50 @@ async fn enrol<I: Intake>(
 ) -> Result<Issued, (Refusal, String)> {
     let source = connection.remote_address().ip();
     let now_ms = backend.elapsed_ms();
-    if let Some(wait_ms) = backend.wrong_codes.wait_ms(source, now_ms) {
+    if let Err(wait_ms) = backend.wrong_codes.handle_try(source, now_ms) {
         let reason =
             format!("too many codes that were not accepted; wait {} s", wait_ms / 1000 + 1);
         return Err((Refusal::TooManyTries, reason));
     }
+    let redeemed = redeem(backend, connection, bytes).await;
+    // Whatever is wrong with a code, it counts as a guess.
+    if !matches!(redeemed, Err((Refusal::Code, _))) {
+        backend.wrong_codes.handle_right(source);
+    }
+    let (public_key, member, sensor) = redeemed?;
+    let authority = &backend.options.authority;
+    let validity = from_now(backend.options.certificate_lifetime);
+    let issued = authority
+        .certify(&public_key, &member, &sensor, validity)
+        .map_err(|error| (Refusal::Internal, error.to_string()))?;
+    let certified = Certified { validity: issued.validity, is_renewal: false };
+    backend.intake.certified(&sensor, certified).await;
+    let authority_pem = authority.authority_pem().to_owned();
+    Ok(Issued { member, sensor, certificate_pem: issued.pem, authority_pem })
+}
+
+/// Exchanges the code of a request for names, and gives the key that has asked; what is wrong with a code looks the same
+/// from outside.
+async fn redeem<I: Intake>(
+    backend: &Backend<I>,
+    connection: &Connection,
+    bytes: &[u8],
+) -> Result<([u8; 32], MemberId, SensorId), (Refusal, String)> {
     let request =
         wire::read_enrol(bytes).map_err(|error| (Refusal::BadRequest, error.to_string()))?;
     // Before the code is used up.
     let public_key = requested_key(request.request_der)
         .map_err(|error| (Refusal::BadRequest, error.to_string()))?;
     let secret_hash = secret_hash(&request.secret);
-    let (member, sensor) = match backend.intake.redeem(secret_hash, public_key).await {
-        Ok(names) => names,
-        Err(error @ RedeemError::Internal(_)) => {
-            return Err((Refusal::Internal, error.to_string()));
-        }
-        // Whatever is wrong with a code, it counts as a guess and looks the same from outside.
+    match backend.intake.redeem(secret_hash, public_key).await {
+        Ok((member, sensor)) => Ok((public_key, member, sensor)),
+        Err(error @ RedeemError::Internal(_)) => Err((Refusal::Internal, error.to_string())),
         Err(error) => {
-            backend.wrong_codes.handle_wrong(source, now_ms);
             let remote = connection.remote_address();
             backend.intake.enrolment_refused(remote, secret_hash, &error).await;
             // The beginning of the hash tells codes apart, and says nothing about them.
             let reason = format!("{error}, whose hash begins {}", hex(&secret_hash[..4]));
-            return Err((Refusal::Code, reason));
+            Err((Refusal::Code, reason))
         }
-    };
-    let authority = &backend.options.authority;
-    let lifetime = backend.options.certificate_lifetime;
-    let issued = authority
-        .issue(request.request_der, &member, &sensor, lifetime)
-        .map_err(|error| (Refusal::Internal, error.to_string()))?;
-    let certified = Certified { validity: issued.validity, is_renewal: false };
-    backend.intake.certified(&sensor, certified).await;
-    let authority_pem = authority.authority_pem().to_owned();
-    Ok(Issued { member, sensor, certificate_pem: issued.pem, authority_pem })
+    }
 }

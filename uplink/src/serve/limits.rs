@@ -35,7 +35,7 @@ impl Tries {
         (self.wrong >= wrong_max && now_ms < self.until_ms).then(|| self.until_ms - now_ms)
     }
 
-    fn handle_wrong(&mut self, now_ms: u64) {
+    fn handle_try(&mut self, now_ms: u64) {
         if now_ms >= self.until_ms {
             *self = Self { wrong: 0, until_ms: now_ms + WINDOW_MS };
         }
@@ -48,20 +48,18 @@ impl WrongCodes {
         Self { wrong_max, total_max, seen: Mutex::default() }
     }
 
-    /// Milliseconds that this source must wait; `None` when it may try.
-    pub(super) fn wait_ms(&self, source: IpAddr, now_ms: u64) -> Option<u64> {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = seen.sources.get(&site(source));
-        let own_ms = own.and_then(|tries| tries.wait_ms(self.wrong_max, now_ms));
-        own_ms.max(seen.total.wait_ms(self.total_max, now_ms))
-    }
-
-    /// Notes a wrong code. A source that has to wait is not asked for one, so it cannot make others wait alone.
-    pub(super) fn handle_wrong(&self, source: IpAddr, now_ms: u64) {
+    /// Takes one try of a source, which counts as wrong until it turns out to be right: many at the same time are as many
+    /// tries. Gives the milliseconds that the source must wait, when it may not try; then nothing counts, so that a source
+    /// that has to wait cannot make the others wait.
+    pub(super) fn handle_try(&self, source: IpAddr, now_ms: u64) -> Result<(), u64> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let Seen { sources, total } = &mut *seen;
-        total.handle_wrong(now_ms);
         let source = site(source);
+        let own_ms = sources.get(&source).and_then(|tries| tries.wait_ms(self.wrong_max, now_ms));
+        if let Some(wait_ms) = own_ms.max(total.wait_ms(self.total_max, now_ms)) {
+            return Err(wait_ms);
+        }
+        total.handle_try(now_ms);
         if sources.len() >= SOURCES_MAX && !sources.contains_key(&source) {
             // Ties between windows are broken by the address, so that the order of the map does not matter.
             let first = sources.iter().min_by_key(|(address, tries)| (tries.until_ms, **address));
@@ -69,7 +67,18 @@ impl WrongCodes {
                 sources.remove(&address);
             }
         }
-        sources.entry(source).or_default().handle_wrong(now_ms);
+        sources.entry(source).or_default().handle_try(now_ms);
+        Ok(())
+    }
+
+    /// The try was not with a wrong code.
+    pub(super) fn handle_right(&self, source: IpAddr) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let Seen { sources, total } = &mut *seen;
+        total.wrong = total.wrong.saturating_sub(1);
+        if let Some(own) = sources.get_mut(&site(source)) {
+            own.wrong = own.wrong.saturating_sub(1);
+        }
     }
 }
 
@@ -90,15 +99,18 @@ mod tests {
         let [a, same_site, b]: [IpAddr; 3] = ["2001:db8::1", "2001:db8::2", "192.0.2.1"]
             .map(|text| text.parse().expect("an address"));
         for now_ms in 0..3 {
-            assert_eq!(limit.wait_ms(a, now_ms), None);
-            limit.handle_wrong(a, now_ms);
+            assert_eq!(limit.handle_try(a, now_ms), Ok(()));
         }
-        assert_eq!(limit.wait_ms(a, 10), Some(WINDOW_MS - 10));
-        assert_eq!(limit.wait_ms(same_site, 10), Some(WINDOW_MS - 10));
-        assert_eq!(limit.wait_ms(b, 10), None);
-        assert_eq!(limit.wait_ms(a, WINDOW_MS), None);
-        limit.handle_wrong(a, WINDOW_MS);
-        assert_eq!(limit.wait_ms(a, WINDOW_MS), None);
+        assert_eq!(limit.handle_try(a, 10), Err(WINDOW_MS - 10));
+        assert_eq!(limit.handle_try(same_site, 10), Err(WINDOW_MS - 10));
+        assert_eq!(limit.handle_try(b, 10), Ok(()));
+        assert_eq!(limit.handle_try(a, WINDOW_MS), Ok(()));
+        // Of many at the same time, no more than that are tried; right ones do not count.
+        assert_eq!(limit.handle_try(a, WINDOW_MS), Ok(()));
+        assert_eq!(limit.handle_try(a, WINDOW_MS), Ok(()));
+        assert_eq!(limit.handle_try(a, WINDOW_MS), Err(WINDOW_MS));
+        limit.handle_right(a);
+        assert_eq!(limit.handle_try(a, WINDOW_MS), Ok(()));
     }
 
     #[test]
@@ -106,11 +118,10 @@ mod tests {
         let limit = WrongCodes::new(5, 100);
         let source = |number: u32| IpAddr::V4(number.into());
         for number in 0..100 {
-            assert_eq!(limit.wait_ms(source(number), 0), None);
-            limit.handle_wrong(source(number), 0);
+            assert_eq!(limit.handle_try(source(number), 0), Ok(()));
         }
-        assert_eq!(limit.wait_ms(source(1000), 1), Some(WINDOW_MS - 1));
-        assert_eq!(limit.wait_ms(source(1000), WINDOW_MS), None);
+        assert_eq!(limit.handle_try(source(1000), 1), Err(WINDOW_MS - 1));
+        assert_eq!(limit.handle_try(source(1000), WINDOW_MS), Ok(()));
     }
 
     #[test]
@@ -118,9 +129,9 @@ mod tests {
         let limit = WrongCodes::new(1, u32::MAX);
         for number in 0..2 * SOURCES_MAX {
             let number = u32::try_from(number).expect("small");
-            limit.handle_wrong(IpAddr::V4(number.into()), u64::from(number));
+            assert_eq!(limit.handle_try(IpAddr::V4(number.into()), u64::from(number)), Ok(()));
         }
         assert_eq!(limit.seen.lock().expect("not poisoned").sources.len(), SOURCES_MAX);
-        assert_eq!(limit.wait_ms(IpAddr::V4(0.into()), 9000), None);
+        assert_eq!(limit.handle_try(IpAddr::V4(0.into()), 9000), Ok(()));
     }
 }

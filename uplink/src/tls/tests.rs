@@ -11,6 +11,7 @@ use rustls::{
 };
 
 use super::{BACKEND_NAME, known_tls, roots, server_tls};
+use crate::authority::{from_now, requested_key};
 use crate::state::{Credentials, CurrentCertificate, Identity};
 use crate::wire::{ALPN_DELIVERY, ALPN_ENROLMENT};
 use crate::{CertificateAuthority, MemberId, SensorId, SigningKey};
@@ -26,8 +27,10 @@ fn made() -> (Credentials, rustls::ServerConfig) {
     let request = rcgen::CertificateParams::default().serialize_request(&pair).expect("a request");
     let member: MemberId = "acme".parse().expect("a name");
     let sensor: SensorId = "acme-1".parse().expect("a name");
-    let issued = authority.issue(request.der(), &member, &sensor, DAY).expect("a good request");
-    assert_eq!(issued.public_key, key.public_key());
+    let public_key = requested_key(request.der()).expect("a good request");
+    assert_eq!(public_key, key.public_key());
+    let validity = from_now(DAY);
+    let issued = authority.certify(&public_key, &member, &sensor, validity).expect("it can sign");
     let certificate = CertificateDer::from_pem_slice(issued.pem.as_bytes()).expect("just made");
     let certificate = CurrentCertificate::new(certificate).expect("it names a sensor");
     assert_eq!(certificate.validity(), issued.validity);
