@@ -223,7 +223,7 @@ fn secret_of(code: &str) -> Result<Vec<u8>> {
 /// Every form in which a secret could have got into a file.
 fn forms(code: &str) -> Result<Vec<Vec<u8>>> {
     let secret = secret_of(code)?;
-    let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = secret.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
     let list: Vec<String> = secret.iter().map(ToString::to_string).collect();
     // 16 bytes are 26 digits; the last of them has bits of the pin.
     let digits: String = code.replace('-', "").chars().skip(3).take(25).collect();

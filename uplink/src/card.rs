@@ -1,5 +1,5 @@
-//! Takes a state folder; gives who its sensor is and how long its certificate is valid, for people to look at. Never locks
-//! the folder, so that it can be asked while a sensor runs, and never gives the key.
+//! Takes a state folder; gives who its sensor is and how long its certificate is valid, for people to look at. Never
+//! locks the folder, so that it can be asked while a sensor runs, and never gives the key.
 
 use std::path::Path;
 

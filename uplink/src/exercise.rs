@@ -1,5 +1,5 @@
-//! Takes any bytes; reads them as everything that somebody may send who is not known yet, and as the answers of a backend that
-//! is not what it seems. For fuzzing; never part of a running program.
+//! Takes any bytes; reads them as everything that somebody may send who is not known yet, and as the answers of a
+//! backend that is not what it seems. For fuzzing; never part of a running program.
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;

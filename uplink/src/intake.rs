@@ -115,8 +115,8 @@ pub trait Intake: Send + Sync + 'static {
         async {}
     }
 
-    /// Batches of a sensor were not handed over, because it is not admitted any more. An intake that does not count them
-    /// does nothing.
+    /// Batches of a sensor were not handed over, because it is not admitted any more. An intake that does not count
+    /// them does nothing.
     fn refused(&self, _peer: &Peer, _batches: u64) -> impl Future<Output = ()> + Send {
         async {}
     }

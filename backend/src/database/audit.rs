@@ -1,5 +1,5 @@
-//! What happened to identities: codes made, sensors enrolled, renewed, revoked, refused. Takes events; gives them back in
-//! order. Never a secret, and never more refusals of strangers than a bound.
+//! What happened to identities: codes made, sensors enrolled, renewed, revoked, refused. Takes events; gives them
+//! back in order. Never a secret, and never more refusals of strangers than a bound.
 
 use serde::Serialize;
 use sqlx::sqlite::SqliteRow;

@@ -401,8 +401,8 @@ impl Database {
         Ok(transaction.commit().await?)
     }
 
-    /// Ends a sensor's right to deliver. A running backend asks for each batch, and each second for open connections. Gives
-    /// when that was: now, or at an earlier time.
+    /// Ends a sensor's right to deliver. A running backend asks for each batch, and each second for open connections.
+    /// Gives when that was: now, or at an earlier time.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
-//! Takes members, codes, sensors, their audit, batch summaries and findings; gives them back by question. One SQLite file.
-//! Never holds a flow record, a code's secret or a key.
+//! Takes members, codes, sensors, their audit, batch summaries and findings; gives them back by question. One SQLite
+//! file. Never holds a flow record, a code's secret or a key.
 //!
 //! What the lake's commit log also says (`batches`) is copied in the order of that log together with the
 //! version it was copied from, in one transaction: after a crash the copy goes on where it stopped.

@@ -1,6 +1,6 @@
-//! Takes the identity of a running sensor; gets it another certificate for the same key before the present one ends, over a
-//! connection that proves itself by the present one. Never changes the key, and never touches the present certificate
-//! before the next one is whole and on the disk.
+//! Takes the identity of a running sensor; gets it another certificate for the same key before the present one ends,
+//! over a connection that proves itself by the present one. Never changes the key, and never touches the present
+//! certificate before the next one is whole and on the disk.
 
 pub(crate) mod messages;
 mod schedule;

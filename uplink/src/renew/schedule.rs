@@ -1,5 +1,5 @@
-//! Takes a certificate's validity, the time and what came of attempts; says when to ask for another one. Pure: time comes
-//! in as an argument, chance as a number.
+//! Takes a certificate's validity, the time and what came of attempts; says when to ask for another one. Pure: time
+//! comes in as an argument, chance as a number.
 
 use crate::certificate::Validity;
 
@@ -22,8 +22,8 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// From a third of the life left on. `chance`, any number, spreads sensors that were enrolled together over the next
-    /// twelfth of it.
+    /// From a third of the life left on. `chance`, any number, spreads sensors that were enrolled together over the
+    /// next twelfth of it.
     pub(crate) const fn new(validity: Validity, chance: u64) -> Self {
         let spread_s = validity.life_s() / 12;
         let next_unix_s = validity.renewal_from_unix_s().saturating_add(chance % (spread_s + 1));

@@ -1,5 +1,5 @@
-//! Takes the delivery connections that are open; gives the one of a sensor, so that a second one, a renewal or a revocation
-//! can change or end it. Never more entries than connections.
+//! Takes the delivery connections that are open; gives the one of a sensor, so that a second one, a renewal or a
+//! revocation can change or end it. Never more entries than connections.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

@@ -93,8 +93,8 @@ async fn enrol<I: Intake>(
     Ok(Issued { member, sensor, certificate_pem: issued.pem, authority_pem })
 }
 
-/// Exchanges the code of a request for names, and gives the key that has asked; what is wrong with a code looks the same
-/// from outside.
+/// Exchanges the code of a request for names, and gives the key that has asked; what is wrong with a code looks the
+/// same from outside.
 async fn redeem<I: Intake>(
     backend: &Backend<I>,
     connection: &Connection,

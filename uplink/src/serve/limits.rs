@@ -48,9 +48,9 @@ impl WrongCodes {
         Self { wrong_max, total_max, seen: Mutex::default() }
     }
 
-    /// Takes one try of a source, which counts as wrong until it turns out to be right: many at the same time are as many
-    /// tries. Gives the milliseconds that the source must wait, when it may not try; then nothing counts, so that a source
-    /// that has to wait cannot make the others wait.
+    /// Takes one try of a source, which counts as wrong until it turns out to be right: many at the same time are as
+    /// many tries. Gives the milliseconds that the source must wait, when it may not try; then nothing counts, so
+    /// that a source that has to wait cannot make the others wait.
     pub(super) fn handle_try(&self, source: IpAddr, now_ms: u64) -> Result<(), u64> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let Seen { sources, total } = &mut *seen;

@@ -1,5 +1,5 @@
-//! Takes one connection of a sensor that asks for another certificate; gives one for the same key. Never takes a name or a
-//! key from anything but the certificate of the connection, and never asks a revoked sensor anything.
+//! Takes one connection of a sensor that asks for another certificate; gives one for the same key. Never takes a name
+//! or a key from anything but the certificate of the connection, and never asks a revoked sensor anything.
 
 use quinn::Connection;
 use tokio::time::timeout;
@@ -14,7 +14,8 @@ use crate::wire::Close;
 /// Clocks that differ by more are told in the log.
 const CLOCKS_DIFFER_S: u64 = 300;
 
-/// Serves one connection: one request, one answer. The certificate is one of this backend's authority, which may be over.
+/// Serves one connection: one request, one answer. The certificate is one of this backend's authority, which may be
+/// over.
 pub(super) async fn run<I: Intake>(
     backend: &Backend<I>,
     connection: &Connection,
