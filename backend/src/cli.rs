@@ -64,6 +64,17 @@ enum Command {
     /// Enrolled sensors.
     #[command(subcommand)]
     Sensor(SensorCommand),
+    /// Print who was let in, who was refused, and who was revoked; the newest lines, oldest first.
+    Audit {
+        #[command(flatten)]
+        data: Data,
+        /// Most lines to print.
+        #[arg(long, default_value_t = 100)]
+        limit: u32,
+        /// As a JSON array.
+        #[arg(long)]
+        json: bool,
+    },
     /// Ask the lake: the table is `flows`, `ip(initiator)` makes an address readable.
     Query {
         #[command(flatten)]
@@ -210,6 +221,13 @@ impl Cli {
             }
             Command::Member(command) => member(command, out).await,
             Command::Sensor(command) => sensor(command, out).await,
+            Command::Audit { data, limit, json } => {
+                let lines = Folder::open(&data.folder)?.database().await?.audit(limit).await?;
+                if json {
+                    return print_json(&lines, out);
+                }
+                Ok(listing::print_audit(&lines, out)?)
+            }
             Command::Query { data, sql, format, limit } => {
                 let folder = Folder::open(&data.folder)?;
                 let limits = folder.limits(&folder.config()?);
@@ -309,8 +327,16 @@ async fn sensor(command: SensorCommand, out: &mut (impl Write + Send)) -> anyhow
     match command {
         SensorCommand::Revoke { data, sensor } => {
             let database = Folder::open(&data.folder)?.database().await?;
-            database.revoke_sensor(&sensor, now_ms()).await?;
-            Ok(writeln!(out, "{sensor} may no longer deliver")?)
+            let now_ms = now_ms();
+            let revoked_ms = database.revoke_sensor(&sensor, now_ms).await?;
+            if revoked_ms < now_ms {
+                let time = listing::time(revoked_ms);
+                return Ok(writeln!(out, "{sensor} was revoked at {time}; nothing was changed")?);
+            }
+            Ok(writeln!(
+                out,
+                "{sensor} may no longer deliver; a running `serve` closes its connection within seconds"
+            )?)
         }
         SensorCommand::List(ListArguments { data, json }) => {
             let database = Folder::open(&data.folder)?.database().await?;

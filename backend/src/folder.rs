@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
-use uplink::{AuthorityError, CertificateAuthority};
+use uplink::{AuthorityError, CertificateAuthority, FileError};
 
 use crate::config::{self, Config, ConfigError};
 use crate::database::{Database, DatabaseError, Forgotten};
@@ -51,6 +51,9 @@ pub enum FolderError {
     /// The address cannot be given to sensors. Remedy: write it as host:port.
     #[error("address {0:?} is not a host and a port, as police.example:7443")]
     Address(String),
+    /// Another user's, or others may write it. Remedy: the message says it.
+    #[error(transparent)]
+    Rights(#[from] FileError),
     /// Settings.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -142,12 +145,20 @@ impl Folder {
     ///
     /// # Errors
     ///
-    /// When it was not made by `init`, or is another user's.
+    /// When it was not made by `init`, is another user's, or others may write what decides who is admitted.
     pub fn open(root: &Path) -> Result<Self, FolderError> {
         let folder = Self { root: root.to_owned() };
         let path = folder.config_path();
         match std::fs::metadata(&path) {
-            Ok(about) if about.is_file() => Ok(folder),
+            Ok(about) if about.is_file() => {
+                // Who may write one of these decides who is admitted.
+                for own in [root, &path, &folder.database_path(), &folder.authority_path()] {
+                    if own.exists() {
+                        uplink::check_own(own)?;
+                    }
+                }
+                Ok(folder)
+            }
             Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {
                 Err(FolderError::Io { path, source })
             }

@@ -6,7 +6,8 @@ use std::io::Write;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::database::Database;
+use crate::database::{AuditLine, Database, Sensor};
+use crate::ingest::now_ms;
 
 /// One member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -38,6 +39,10 @@ pub struct SensorLine {
     pub enrolled_ms: u64,
     /// When its certificate ends.
     pub certificate_ends_ms: Option<u64>,
+    /// When its certificate was renewed last.
+    pub renewed_ms: Option<u64>,
+    /// `valid`, `renewal overdue`, `expired`, `revoked`, or `unknown` where the end of its certificate is.
+    pub state: &'static str,
     /// When its newest batch was received.
     pub last_received_ms: Option<u64>,
     /// Highest sequence of its newest boot epoch.
@@ -77,6 +82,7 @@ pub async fn members(database: &Database) -> anyhow::Result<Vec<MemberLine>> {
 pub async fn sensors(database: &Database) -> anyhow::Result<Vec<SensorLine>> {
     let members = database.members().await?;
     let states = database.sensor_states().await?;
+    let now_ms = now_ms();
     let lines = database.sensors().await?.into_iter().map(|sensor| {
         let state = states.iter().find(|state| state.sensor == sensor.id.as_str());
         let member = members.iter().find(|member| member.id == sensor.member);
@@ -85,13 +91,30 @@ pub async fn sensors(database: &Database) -> anyhow::Result<Vec<SensorLine>> {
             member: sensor.member.to_string(),
             member_name: member.map_or_else(String::new, |member| member.name.clone()),
             enrolled_ms: sensor.enrolled_ms,
+            state: right(&sensor, now_ms),
             certificate_ends_ms: sensor.certificate_ends_ms,
+            renewed_ms: sensor.renewed_ms,
             last_received_ms: state.and_then(|state| state.last_received_ms),
             last_sequence: state.and_then(|state| state.last_sequence),
             revoked_ms: sensor.revoked_ms,
         }
     });
     Ok(lines.collect())
+}
+
+/// What a sensor may do now. Sensors renew when a third of the life is left, and try again and again: with less than a
+/// fifth, something keeps them from it.
+fn right(sensor: &Sensor, now_ms: u64) -> &'static str {
+    let begins_ms = sensor.certificate_begins_ms.unwrap_or(sensor.enrolled_ms);
+    match (sensor.revoked_ms, sensor.certificate_ends_ms) {
+        (Some(_), _) => "revoked",
+        (None, None) => "unknown",
+        (None, Some(ends_ms)) if now_ms > ends_ms => "expired",
+        (None, Some(ends_ms)) if ends_ms - now_ms < ends_ms.saturating_sub(begins_ms) / 5 => {
+            "renewal overdue"
+        }
+        (None, Some(_)) => "valid",
+    }
 }
 
 /// Prints members as a table.
@@ -122,6 +145,7 @@ pub fn print_sensors(lines: &[SensorLine], out: &mut impl Write) -> std::io::Res
         "sensor",
         "member",
         "enrolled",
+        "state",
         "certificate ends",
         "last batch received",
         "last sequence",
@@ -132,10 +156,32 @@ pub fn print_sensors(lines: &[SensorLine], out: &mut impl Write) -> std::io::Res
             line.id.clone(),
             line.member_name.clone(),
             time(line.enrolled_ms),
+            line.state.to_owned(),
             line.certificate_ends_ms.map_or_else(|| "unknown".to_owned(), time),
             line.last_received_ms.map_or_else(never, time),
             line.last_sequence.map_or_else(never, |sequence| sequence.to_string()),
             line.revoked_ms.map_or_else(never, time),
+        ]
+    });
+    print(head, &rows.collect::<Vec<_>>(), out)
+}
+
+/// Prints the audit as a table.
+///
+/// # Errors
+///
+/// When the output is closed.
+pub fn print_audit(lines: &[AuditLine], out: &mut impl Write) -> std::io::Result<()> {
+    let head = ["time", "event", "member", "sensor", "remote", "detail"];
+    let rows = lines.iter().map(|line| {
+        let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+        [
+            time(line.at_ms),
+            line.event.clone(),
+            or_dash(&line.member),
+            or_dash(&line.sensor),
+            or_dash(&line.remote),
+            line.detail.clone(),
         ]
     });
     print(head, &rows.collect::<Vec<_>>(), out)
@@ -146,7 +192,7 @@ fn never() -> String {
 }
 
 /// UTC, to the second.
-fn time(ms: u64) -> String {
+pub(crate) fn time(ms: u64) -> String {
     i64::try_from(ms)
         .ok()
         .and_then(|ms| Timestamp::from_millisecond(ms).ok())
@@ -175,4 +221,30 @@ fn print<const N: usize>(
         writeln!(out, "{}", line.trim_end())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sensor_that_ought_to_have_renewed_stands_out() {
+        let day_ms = 86_400_000;
+        let mut sensor = Sensor {
+            id: "town-hall-1".parse().expect("a name"),
+            member: "town-hall".parse().expect("a name"),
+            enrolled_ms: 0,
+            revoked_ms: None,
+            certificate_begins_ms: Some(0),
+            certificate_ends_ms: Some(30 * day_ms),
+            renewed_ms: None,
+        };
+        let days = [0, 23, 24, 25, 30, 31].map(|day| right(&sensor, day * day_ms));
+        let wanted = ["valid", "valid", "valid", "renewal overdue", "renewal overdue", "expired"];
+        assert_eq!(days, wanted);
+        sensor.certificate_ends_ms = None;
+        assert_eq!(right(&sensor, 1), "unknown");
+        sensor.revoked_ms = Some(7);
+        assert_eq!(right(&sensor, 1), "revoked");
+    }
 }

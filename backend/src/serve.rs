@@ -40,7 +40,11 @@ pub async fn serve(
     let writing = tokio::spawn(writer.run(requests));
     let judging = tokio::spawn(detector.run(to_judge));
 
-    let options = ServeOptions::new(config.listen, authority);
+    let options = ServeOptions {
+        certificate_lifetime: config.certificate_lifetime,
+        renewal_grace: config.renewal_grace,
+        ..ServeOptions::new(config.listen, authority)
+    };
     let mut told = Ok(());
     let ready = |address| {
         told = writeln!(out, "listening on {address}").and_then(|()| out.flush());

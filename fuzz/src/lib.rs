@@ -4,9 +4,11 @@
 mod aggregator;
 mod batch;
 mod captures;
+mod enrolment;
 mod frame;
 
 pub use aggregator::aggregator;
 pub use batch::batch;
 pub use captures::{compressed, pcap, pcapng};
+pub use enrolment::enrolment;
 pub use frame::frame;

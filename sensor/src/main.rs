@@ -98,6 +98,9 @@ enum Command {
     /// warnings), 1 when there are faults, 2 when nothing could be examined.
     Doctor(DoctorArgs),
     /// Exchange a one-time code for an identity.
+    ///
+    /// Where there is one whose certificate has expired, it gets a new certificate: the sensor keeps its name,
+    /// its key and what waits in its spool.
     Enroll {
         /// The code, as the backend's operator gave it.
         code: String,
@@ -106,6 +109,15 @@ enum Command {
         /// are missing.
         #[arg(long)]
         abandon_waiting: bool,
+    },
+    /// Print who this sensor is, and how long its certificate is valid.
+    ///
+    /// May run beside a sensor. Exit code: 0 when the certificate is valid now, 1 when it is not, or
+    /// when there is none.
+    Identity {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Send what waits in the spool to the backend, without capturing anything.
     ///
@@ -325,6 +337,7 @@ fn configuration(cli: &Cli) -> anyhow::Result<Config> {
         Some(
             Command::Doctor(_)
             | Command::Enroll { .. }
+            | Command::Identity { .. }
             | Command::Deliver { .. }
             | Command::Balance { .. },
         )
@@ -394,6 +407,7 @@ fn act(cli: Cli, config: &Config, messages: Messages) -> anyhow::Result<ExitCode
         Some(Command::Enroll { code, abandon_waiting }) => {
             return enroll(&code, abandon_waiting, config);
         }
+        Some(Command::Identity { json }) => return identity(json, config),
         Some(Command::Deliver { within_ms }) => return deliver(within_ms, config),
         Some(Command::Balance { file, json }) => return balance(file, json, config),
         None => anyhow::bail!("no command is given; see --help"),
@@ -483,6 +497,13 @@ fn enroll(code: &str, abandon_waiting: bool, config: &Config) -> anyhow::Result<
         state_dir.display()
     )?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn identity(json: bool, config: &Config) -> anyhow::Result<ExitCode> {
+    let card = uplink::identity_card(&config.uplink.state_dir)?;
+    let text = if json { serde_json::to_string_pretty(&card)? + "\n" } else { card.to_text() };
+    io::stdout().write_all(text.as_bytes())?;
+    Ok(if card.is_valid() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn deliver(within_ms: Option<WithinMs>, config: &Config) -> anyhow::Result<ExitCode> {

@@ -9,7 +9,7 @@
 //! The backend's own certificate is made anew at each start, for the same key.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use rcgen::{
@@ -21,18 +21,17 @@ use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivatePkc
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::certificate::uri;
+use crate::certificate::{Validity, now_unix_s, uri};
 use crate::code::sha256;
 use crate::private::{self, FileError};
 use crate::state::read_certificate;
 use crate::tls::BACKEND_NAME;
 use crate::{MemberId, SensorId};
 
-const DAY: Duration = Duration::from_hours(24);
-const AUTHORITY_DAYS: u32 = 3652;
+const AUTHORITY_LIFETIME: Duration = Duration::from_hours(24 * 3652);
 /// Also the longest that one run of the backend can last.
-const SERVER_DAYS: u32 = 825;
-/// Clocks of sensors may be this much behind.
+const SERVER_LIFETIME: Duration = Duration::from_hours(24 * 825);
+/// Clocks of sensors may be this much behind; less when the lifetime is shorter.
 const BACKDATED: Duration = Duration::from_hours(24);
 
 /// Why the authority cannot be made, read or used.
@@ -68,8 +67,8 @@ pub struct IssuedCertificate {
     pub pem: String,
     /// The key it is for.
     pub public_key: [u8; 32],
-    /// When it ends, seconds since the Unix epoch.
-    pub not_after_unix_s: u64,
+    /// How long it is valid.
+    pub validity: Validity,
 }
 
 /// The backend's certificate authority, with the backend's own key.
@@ -94,7 +93,7 @@ impl CertificateAuthority {
             return Err(AuthorityError::Exists(path));
         }
         let authority_key = new_key()?;
-        let mut params = params("Spanwatch backend authority", AUTHORITY_DAYS)?;
+        let mut params = params("Spanwatch backend authority", from_now(AUTHORITY_LIFETIME));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         let certificate =
@@ -115,6 +114,7 @@ impl CertificateAuthority {
     ///
     /// When a file is missing, damaged, or not private.
     pub fn load(dir: &Path) -> Result<Self, AuthorityError> {
+        private::check_folder(dir)?;
         let certificate_path = dir.join("authority.pem");
         let authority = read_certificate(&certificate_path)?;
         let authority_pem = private::read_text(&certificate_path)?.to_string();
@@ -135,31 +135,19 @@ impl CertificateAuthority {
         sha256(&[&self.server_key.subject_public_key_info()])
     }
 
-    /// Issues a certificate for the key that signed a request (PKCS #10, DER); everything else in the request is
-    /// ignored.
+    /// Issues a certificate for a key whose holder has proved that it has it.
     ///
     /// # Errors
     ///
-    /// When the request is not signed by its own key, or the key is not an Ed25519 key.
-    pub fn issue(
-        &self,
-        request_der: &[u8],
-        member: &MemberId,
-        sensor: &SensorId,
-        lifetime_days: u32,
-    ) -> Result<IssuedCertificate, AuthorityError> {
-        let public_key = requested_key(request_der)?;
-        self.certify(&public_key, member, sensor, lifetime_days)
-    }
-
-    fn certify(
+    /// When it cannot be made.
+    pub fn certify(
         &self,
         public_key: &[u8; 32],
         member: &MemberId,
         sensor: &SensorId,
-        lifetime_days: u32,
+        validity: Validity,
     ) -> Result<IssuedCertificate, AuthorityError> {
-        let mut params = params(sensor.as_str(), lifetime_days)?;
+        let mut params = params(sensor.as_str(), validity);
         let name = uri(member, sensor).as_str().try_into().map_err(make("a sensor's name"))?;
         params.subject_alt_names = vec![SanType::URI(name)];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -169,9 +157,7 @@ impl CertificateAuthority {
             .map_err(make("a sensor's key"))?;
         let certificate =
             params.signed_by(&key, &self.issuer).map_err(make("a sensor's certificate"))?;
-        let not_after_unix_s = u64::try_from(params.not_after.unix_timestamp())
-            .map_err(make("a sensor's certificate"))?;
-        Ok(IssuedCertificate { pem: certificate.pem(), public_key: *public_key, not_after_unix_s })
+        Ok(IssuedCertificate { pem: certificate.pem(), public_key: *public_key, validity })
     }
 
     pub(crate) fn authority(&self) -> &CertificateDer<'static> {
@@ -186,7 +172,7 @@ impl CertificateAuthority {
     pub(crate) fn server(
         &self,
     ) -> Result<(CertificateDer<'static>, PrivatePkcs8KeyDer<'static>), AuthorityError> {
-        let mut params = params("Spanwatch backend", SERVER_DAYS)?;
+        let mut params = params("Spanwatch backend", from_now(SERVER_LIFETIME));
         let name = BACKEND_NAME.try_into().map_err(make("the backend's name"))?;
         params.subject_alt_names = vec![SanType::DnsName(name)];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -231,17 +217,22 @@ fn read_key(path: &Path) -> Result<KeyPair, FileError> {
     KeyPair::from_pem(&pem).map_err(FileError::content(path))
 }
 
-fn params(common_name: &str, days: u32) -> Result<CertificateParams, AuthorityError> {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_err(make("a certificate: the clock is before 1970"))?;
-    let now = Duration::from_secs(now.as_secs());
+/// A validity of this length, which began a little ago.
+pub(crate) fn from_now(lifetime: Duration) -> Validity {
+    let now_unix_s = now_unix_s();
+    Validity {
+        begins_unix_s: now_unix_s.saturating_sub(lifetime.min(BACKDATED).as_secs()),
+        ends_unix_s: now_unix_s.saturating_add(lifetime.as_secs()),
+    }
+}
+
+fn params(common_name: &str, validity: Validity) -> CertificateParams {
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     let mut params = CertificateParams::default();
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, common_name);
     params.distinguished_name = name;
-    params.not_before = epoch + now.saturating_sub(BACKDATED);
-    params.not_after = epoch + now + DAY * days;
-    Ok(params)
+    params.not_before = epoch + Duration::from_secs(validity.begins_unix_s);
+    params.not_after = epoch + Duration::from_secs(validity.ends_unix_s);
+    params
 }

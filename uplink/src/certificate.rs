@@ -1,6 +1,9 @@
 //! Takes a certificate's bytes; gives who it names and with which key. Never decides whether to believe it: the
 //! TLS verifier has done that before, or the certificate is our own.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use thiserror::Error;
 use x509_parser::extensions::GeneralName;
@@ -28,8 +31,55 @@ pub(crate) enum CertificateError {
 #[derive(Clone, Debug)]
 pub(crate) struct PeerCertificate {
     pub(crate) peer: Peer,
-    /// Seconds since the Unix epoch.
-    pub(crate) not_after: i64,
+    pub(crate) validity: Validity,
+}
+
+/// From when until when a certificate is valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// Its first second, since the Unix epoch.
+    pub begins_unix_s: u64,
+    /// Its last second, since the Unix epoch.
+    pub ends_unix_s: u64,
+}
+
+impl Validity {
+    /// Whether it is over.
+    #[must_use]
+    pub const fn is_over(&self, now_unix_s: u64) -> bool {
+        now_unix_s > self.ends_unix_s
+    }
+
+    /// Its whole length, seconds.
+    #[must_use]
+    pub const fn life_s(&self) -> u64 {
+        self.ends_unix_s.saturating_sub(self.begins_unix_s)
+    }
+
+    /// What is left of it, seconds; 0 when it is over.
+    #[must_use]
+    pub const fn left_s(&self, now_unix_s: u64) -> u64 {
+        self.ends_unix_s.saturating_sub(now_unix_s)
+    }
+
+    /// When its sensor begins to ask for a new certificate: a third of the life is left then.
+    #[must_use]
+    pub const fn renewal_from_unix_s(&self) -> u64 {
+        self.ends_unix_s.saturating_sub(self.life_s() / 3)
+    }
+}
+
+/// Seconds since the Unix epoch, by this machine's clock; 0 when that is before.
+pub(crate) fn now_unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// A time for people: UTC, to the second.
+pub(crate) fn utc(unix_s: u64) -> String {
+    i64::try_from(unix_s)
+        .ok()
+        .and_then(|seconds| Timestamp::from_second(seconds).ok())
+        .map_or_else(|| format!("{unix_s} s"), |time| time.to_string())
 }
 
 /// The URI that names a sensor in its certificate.
@@ -68,8 +118,16 @@ pub(crate) fn peer(der: &CertificateDer<'_>) -> Result<PeerCertificate, Certific
             certificate_sha256: sha256(&[der]),
             public_key,
         },
-        not_after: certificate.validity().not_after.timestamp(),
+        validity: Validity {
+            begins_unix_s: unsigned(certificate.validity().not_before.timestamp()),
+            ends_unix_s: unsigned(certificate.validity().not_after.timestamp()),
+        },
     })
+}
+
+/// A time before 1970 is over, whichever it is.
+fn unsigned(unix_s: i64) -> u64 {
+    u64::try_from(unix_s).unwrap_or(0)
 }
 
 /// SHA-256 of the certificate's `SubjectPublicKeyInfo`: what an enrolment code pins.

@@ -153,21 +153,25 @@ impl fmt::Debug for EnrolmentCode {
 impl fmt::Display for EnrolmentCode {
     /// Writes the whole code, secret included: this is what the member gets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut bytes = Zeroizing::new(Vec::with_capacity(BYTES_MAX));
-        bytes.extend_from_slice(self.secret.as_slice());
-        bytes.extend_from_slice(&self.pin);
-        bytes.extend_from_slice(self.address.as_bytes());
-        let check = check_bytes(&bytes);
-        bytes.extend_from_slice(&check);
-        f.write_str(PREFIX)?;
-        for (position, digit) in digits(&bytes).enumerate() {
-            if position % GROUP == 0 {
-                f.write_str("-")?;
-            }
-            write!(f, "{}", char::from(ALPHABET[usize::from(digit)]))?;
-        }
-        Ok(())
+        let mut payload = Zeroizing::new(Vec::with_capacity(BYTES_MAX));
+        payload.extend_from_slice(self.secret.as_slice());
+        payload.extend_from_slice(&self.pin);
+        payload.extend_from_slice(self.address.as_bytes());
+        write_text(&payload, f)
     }
+}
+
+/// Writes the text of a payload, whatever it is, with the check bytes that belong to it.
+pub(crate) fn write_text(payload: &[u8], out: &mut impl fmt::Write) -> fmt::Result {
+    let bytes = Zeroizing::new([payload, &check_bytes(payload)].concat());
+    out.write_str(PREFIX)?;
+    for (position, digit) in digits(&bytes).enumerate() {
+        if position % GROUP == 0 {
+            out.write_str("-")?;
+        }
+        write!(out, "{}", char::from(ALPHABET[usize::from(digit)]))?;
+    }
+    Ok(())
 }
 
 /// Five bits at a time, the last digit filled up with zero bits.

@@ -1,11 +1,12 @@
 //! What the receiving end of the link asks of whoever stores batches. Never says how they are stored.
 
 use std::future::Future;
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use thiserror::Error;
 
-use crate::{Batch, MemberId, Peer, SensorId};
+use crate::{Batch, MemberId, Peer, SensorId, Validity};
 
 /// What became of a batch that is durable now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,9 +40,22 @@ pub enum RedeemError {
     /// Used by another key. Remedy: ask for a new code, and find out who used this one.
     #[error("used code")]
     Used,
+    /// The key that asks is that of a sensor that was revoked, or of another member. Remedy: a new key, which an
+    /// enrolment into an empty folder makes.
+    #[error("the key is of a sensor that was revoked, or of another member")]
+    Key,
     /// The backend could not look it up. Remedy: try again later; the backend's log has the cause.
     #[error("the code could not be looked up: {0}")]
     Internal(String),
+}
+
+/// A certificate that was issued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Certified {
+    /// How long it is valid.
+    pub validity: Validity,
+    /// Whether it takes the place of an earlier one, without a code.
+    pub is_renewal: bool,
 }
 
 /// The store could not answer. Remedy: the text names the cause.
@@ -72,17 +86,44 @@ pub trait Intake: Send + Sync + 'static {
     /// Exchanges a one-time code for names. `secret_hash` is [`crate::EnrolmentCode::secret_hash`].
     ///
     /// The same code with the same `public_key` may be redeemed again: a sensor repeats an enrolment whose
-    /// answer was lost, with the key it made the first time.
+    /// answer was lost, with the key it made the first time. A code with the key of a sensor of the same member, which
+    /// was not revoked, gives that sensor again: its certificate had expired.
     fn redeem(
         &self,
         secret_hash: [u8; 32],
         public_key: [u8; 32],
     ) -> impl Future<Output = Result<(MemberId, SensorId), RedeemError>> + Send;
 
-    /// A certificate was issued to a sensor that has just redeemed a code; it ends at this time, milliseconds since the
-    /// Unix epoch. An intake that does not care does nothing.
-    fn certified(&self, _sensor: &SensorId, _ends_ms: u64) -> impl Future<Output = ()> + Send {
+    /// A certificate was issued to a sensor that has just redeemed a code or renewed. An intake that does not care does
+    /// nothing.
+    fn certified(
+        &self,
+        _sensor: &SensorId,
+        _certified: Certified,
+    ) -> impl Future<Output = ()> + Send {
         async {}
+    }
+
+    /// An enrolment was refused, for one of the reasons of [`RedeemError`] that have to do with the code or the key. An
+    /// intake that does not care does nothing.
+    fn enrolment_refused(
+        &self,
+        _remote: SocketAddr,
+        _secret_hash: [u8; 32],
+        _why: &RedeemError,
+    ) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+
+    /// Batches of a sensor were not handed over, because it is not admitted any more. An intake that does not count
+    /// them does nothing.
+    fn refused(&self, _peer: &Peer, _batches: u64) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+
+    /// All sensors that may no longer deliver. Asked for each second: connections of these that are open are closed.
+    fn revoked(&self) -> impl Future<Output = Result<Vec<SensorId>, IntakeError>> + Send {
+        async { Ok(Vec::new()) }
     }
 
     /// Whether this sensor may deliver; asked for each connection and before each group of batches, so that a

@@ -16,21 +16,27 @@
 //!    the certificate ([`verify`], [`open`]), and hands it to an [`Intake`], which stores it or knows it already.
 //! 5. The ack goes back only then: **acknowledged means durable**.
 //!
+//! The certificate lives for weeks; [`deliver()`] renews it on the way, for the same key.
+//!
 //! The bytes of batches, files and messages are drawn in `docs/format.md`.
 #![forbid(unsafe_code)]
 
 mod authority;
 mod batch;
+mod card;
 mod certificate;
 mod code;
 mod deliver;
 mod enrol;
+mod exchange;
+mod exercise;
 mod identity;
 mod intake;
 mod keys;
 mod outbox;
 mod private;
 mod reader;
+mod renew;
 mod serve;
 mod session;
 mod spool;
@@ -45,15 +51,19 @@ pub use batch::{
     BATCH_BYTES_MAX, Batch, BatchHeader, OpenError, RECORDS_MAX, SENSOR_VERSION_LENGTH_MAX,
     SealError, batch_blake3, open, open_header, seal, time_range, verify,
 };
+pub use card::{IdentityCard, identity_card};
+pub use certificate::Validity;
 pub use code::{CodeError, EnrolmentCode};
 pub use deliver::{DeliverError, DeliverOptions, DeliveryEvent, DeliveryTotals, Shutdown, deliver};
 pub use enrol::{EnrollError, Enrolled, enroll, enroll_abandoning};
+pub use exercise::exercise_enrolment;
 pub use identity::{BatchId, ID_LENGTH_MAX, IdError, MemberId, Peer, SensorId};
-pub use intake::{Commit, CommitError, Intake, IntakeError, RedeemError};
+pub use intake::{Certified, Commit, CommitError, Intake, IntakeError, RedeemError};
 pub use keys::{KeyError, PUBLIC_KEY_LENGTH, SIGNATURE_LENGTH, SigningKey};
 pub use outbox::{Outbox, OutboxError, OutboxOptions, OutboxTotals, SealedInfo, SpoolHandle};
-pub use private::FileError;
+pub use private::{FileError, check_own};
 pub use reader::DecodeError;
+pub use renew::renew_if_due;
 pub use serve::{ServeError, ServeOptions, ServeTotals, serve};
 pub use spool::{Recovery, SpoolError};
 pub use state::{Identity, StateError};

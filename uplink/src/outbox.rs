@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use crate::BatchId;
 use crate::batch::{BatchHeader, OpenError, SealError, batch_blake3, seal, time_range};
+use crate::certificate::Validity;
 use crate::spool::{Disk, Key, RealDisk, Recovery, Spool, SpoolError};
 use crate::state::{Credentials, Identity, StateError, StateFolder};
 
@@ -90,7 +91,7 @@ pub(crate) struct Shared {
     /// Wakes the delivery when a batch was stored.
     pub(crate) stored: Notify,
     /// Keeps the folder locked as long as either side lives.
-    state: StateFolder,
+    pub(crate) state: StateFolder,
 }
 
 impl Shared {
@@ -132,6 +133,12 @@ impl SpoolHandle {
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.0.credentials.identity
+    }
+
+    /// How long the certificate is valid that the next connection shows.
+    #[must_use]
+    pub fn certificate(&self) -> Validity {
+        self.0.credentials.certificate.validity()
     }
 
     /// Batches and records that wait now.

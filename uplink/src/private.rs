@@ -1,13 +1,15 @@
 //! Takes paths of files that hold secrets; gives their bytes, after checking who could have read or changed
 //! them. Never opens a file through a symbolic link.
 
-use std::fs::{DirBuilder, File, Metadata, OpenOptions};
-use std::io::{Read, Write};
+use std::fs::{DirBuilder, Metadata, OpenOptions};
+use std::io::Read;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 use zeroize::Zeroizing;
+
+use crate::spool::{Disk, RealDisk};
 
 /// Keys, certificates and the identity file are far smaller.
 const BYTES_MAX: u64 = 64 << 10;
@@ -26,9 +28,12 @@ pub enum FileError {
         #[source]
         source: std::io::Error,
     },
-    /// Others may read or write it. Remedy: `chmod` to what is wanted, and enrol again if somebody may have
-    /// copied or changed it.
-    #[error("{} has mode {mode:04o}; others may use it, wanted is {wanted:04o}", path.display())]
+    /// Others may read or write it. Remedy: the message says it; enrol again if somebody may have copied or changed
+    /// it.
+    #[error(
+        "{} has mode {mode:04o}, so that others may use it: `chmod {wanted:04o} {0}`, and find out who has",
+        path.display()
+    )]
     Mode {
         /// Which file or folder.
         path: PathBuf,
@@ -37,8 +42,11 @@ pub enum FileError {
         /// What they should be.
         wanted: u32,
     },
-    /// It belongs to another user. Remedy: run as that user, or `chown` it.
-    #[error("{} belongs to user {owner}, this process runs as user {user}", path.display())]
+    /// It belongs to another user. Remedy: the message says it.
+    #[error(
+        "{} belongs to user {owner}, this process runs as user {user}: run it as its owner, or `chown -R {user} {0}`",
+        path.display()
+    )]
     Owner {
         /// Which file or folder.
         path: PathBuf,
@@ -123,6 +131,17 @@ pub(crate) fn check_folder(path: &Path) -> Result<(), FileError> {
     check_rights(path, &metadata, 0o022, 0o700)
 }
 
+/// Refuses a file or folder that belongs to another user, or that others may write. For what lies beside keys and
+/// decides who is admitted.
+///
+/// # Errors
+///
+/// Names the path, what is wrong with it, and what mends it.
+pub fn check_own(path: &Path) -> Result<(), FileError> {
+    let metadata = std::fs::metadata(path).map_err(FileError::io("examine", path))?;
+    check_rights(path, &metadata, 0o022, if metadata.is_dir() { 0o700 } else { 0o600 })
+}
+
 /// As [`read`], for files of text.
 pub(crate) fn read_text(path: &Path) -> Result<Zeroizing<String>, FileError> {
     let bytes = read(path)?;
@@ -130,34 +149,22 @@ pub(crate) fn read_text(path: &Path) -> Result<Zeroizing<String>, FileError> {
     Ok(Zeroizing::new(text.to_owned()))
 }
 
-/// Writes a new file that only this user may read, and waits until it is on the disk. The folder's entry is
-/// on the disk after [`sync_folder`].
-pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    write().map_err(FileError::io("write", path))
-}
-
 /// Puts a whole file in the place of another: a reader sees the old one or the new one.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    let temporary = path.with_extension("new");
-    remove_if_there(&temporary)?;
-    write_new(&temporary, bytes)?;
-    std::fs::rename(&temporary, path).map_err(FileError::io("rename a new file to", path))?;
-    path.parent().map_or(Ok(()), sync_folder)
+    replace_on(&RealDisk, path, bytes)
 }
 
-/// Removes a file, if there is one.
-pub(crate) fn remove_if_there(path: &Path) -> Result<(), FileError> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(FileError::io("remove", path)(error))
-        }
-        _ => Ok(()),
+/// As [`replace`], on a disk that a test may have chosen.
+pub(crate) fn replace_on(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let temporary = path.with_extension("new");
+    // What a crash has left; a link is not followed.
+    if temporary.symlink_metadata().is_ok() {
+        disk.remove(&temporary).map_err(FileError::io("remove", &temporary))?;
     }
+    disk.write_new(&temporary, bytes).map_err(FileError::io("write", &temporary))?;
+    disk.rename(&temporary, path).map_err(FileError::io("rename a new file to", path))?;
+    let Some(folder) = path.parent() else { return Ok(()) };
+    disk.sync_folder(folder).map_err(FileError::io("sync", folder))
 }
 
 /// Makes a folder that only this user may enter, with its parents; one that is there is left as it is.
@@ -171,5 +178,15 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), FileError> {
 
 /// Waits until a folder's entries are on the disk.
 pub(crate) fn sync_folder(path: &Path) -> Result<(), FileError> {
-    File::open(path).and_then(|folder| folder.sync_all()).map_err(FileError::io("sync", path))
+    RealDisk.sync_folder(path).map_err(FileError::io("sync", path))
+}
+
+/// Removes a file, if there is one.
+pub(crate) fn remove_if_there(path: &Path) -> Result<(), FileError> {
+    match RealDisk.remove(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(FileError::io("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
 }

@@ -13,6 +13,7 @@
 //!  5    held             its answer        count u8 │ last sequence u64 (0 = none), count times
 //!  6    batch            delivery, others  boot epoch u64 │ sequence u64 │ batch: u32 length, bytes
 //!  7    ack              its answer        boot epoch u64 │ sequence u64 │ outcome u8 │ reason: u16 length, text
+//! 24 to 26               renewal           see `renew::messages`
 //! ```
 
 use std::fmt;
@@ -24,6 +25,8 @@ use crate::{IdError, MemberId, SensorId};
 
 /// Application protocol of an enrolment connection.
 pub(crate) const ALPN_ENROLMENT: &[u8] = b"spanwatch-enrolment/1";
+/// Application protocol of a connection that asks for a new certificate.
+pub(crate) const ALPN_RENEWAL: &[u8] = b"spanwatch-renewal/1";
 /// Application protocol of a delivery connection.
 pub(crate) const ALPN_DELIVERY: &[u8] = b"spanwatch-delivery/1";
 
@@ -45,9 +48,8 @@ pub(crate) const ACK_BYTES_MAX: usize = 20 + REASON_BYTES_MAX;
 /// Why a backend gives a sensor no identity, as a number for the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    Unknown = 1,
-    Expired = 2,
-    Used = 3,
+    /// Unknown, used or expired: which of these is nobody's business but the log's.
+    Code = 1,
     TooManyTries = 4,
     BadRequest = 5,
     Internal = 6,
@@ -93,7 +95,7 @@ impl Close {
             Self::NoCertificate => "delivery needs a client certificate",
             Self::Replaced => "this sensor opened another connection",
             Self::Shutdown => "the backend is shutting down",
-            Self::Expired => "the certificate has expired",
+            Self::Expired => "this sensor's certificate has expired",
         }
     }
 
@@ -266,7 +268,11 @@ pub(crate) fn read_ack(bytes: &[u8]) -> Result<(Key, Outcome), DecodeError> {
     Ok((key, outcome))
 }
 
-fn kind(reader: &mut Reader<'_>, wanted: u8, wanted_text: &'static str) -> Result<(), DecodeError> {
+pub(crate) fn kind(
+    reader: &mut Reader<'_>,
+    wanted: u8,
+    wanted_text: &'static str,
+) -> Result<(), DecodeError> {
     let kind = reader.u8("kind")?;
     if kind == wanted {
         Ok(())
@@ -285,14 +291,14 @@ fn name<T: std::str::FromStr<Err = IdError>>(
 }
 
 /// Appends bytes behind their 16-bit length; what is longer than that was bounded by the caller.
-fn write_u16(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn write_u16(out: &mut Vec<u8>, bytes: &[u8]) {
     let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
     out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(&bytes[..usize::from(length)]);
 }
 
 /// The part of a reason that fits a message.
-fn cut(reason: &str) -> &str {
+pub(crate) fn cut(reason: &str) -> &str {
     &reason[..reason.floor_char_boundary(REASON_BYTES_MAX)]
 }
 
@@ -340,8 +346,8 @@ mod tests {
             authority_pem: "a".to_owned(),
         };
         assert_eq!(read_enrol_answer(&enrol_answer(&Ok(issued.clone()))), Ok(Ok(issued)));
-        let refused = enrol_answer(&Err((Refusal::Used, "used".to_owned())));
-        assert_eq!(read_enrol_answer(&refused), Ok(Err((3, "used".to_owned()))));
+        let refused = enrol_answer(&Err((Refusal::Code, "no".to_owned())));
+        assert_eq!(read_enrol_answer(&refused), Ok(Err((1, "no".to_owned()))));
     }
 
     #[test]
@@ -353,7 +359,7 @@ mod tests {
             held(&[1]),
             batch_prefix(key, 9),
             enrol(&[5; 16], b"request"),
-            enrol_answer(&Err((Refusal::Used, "used".to_owned()))),
+            enrol_answer(&Err((Refusal::Code, "no".to_owned()))),
         ];
         for seed in seeds {
             for cut in 0..seed.len() {

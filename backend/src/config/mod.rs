@@ -62,6 +62,10 @@ pub struct Config {
     pub ingest: ingest::Settings,
     /// Memory of one query, bytes.
     pub query_memory_bytes_max: usize,
+    /// Lifetime of sensors' certificates.
+    pub certificate_lifetime: Duration,
+    /// How long after its end a certificate can still be renewed.
+    pub renewal_grace: Duration,
 }
 
 #[derive(Deserialize)]
@@ -73,6 +77,8 @@ struct Raw {
     ingest: RawIngest,
     #[serde(default)]
     query: RawQuery,
+    #[serde(default)]
+    identity: RawIdentity,
 }
 
 #[derive(Default, Deserialize)]
@@ -81,6 +87,13 @@ struct RawIngest {
     group_wait_ms: Option<Spanned<Value>>,
     quiet_ms: Option<Spanned<Value>>,
     group_records_max: Option<Spanned<Value>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawIdentity {
+    certificate_days: Option<Spanned<Value>>,
+    renewal_grace_days: Option<Spanned<Value>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -112,6 +125,12 @@ address = \"{address}\"
 [query]
 # Memory of one query in bytes (67108864 to 1099511627776); larger sorts spill to disk.
 # memory_bytes_max = 1073741824
+
+[identity]
+# Sensors' certificates are valid for so long (1 to 397); sensors renew them when a third is left.
+# certificate_days = 30
+# A sensor that was off can renew a certificate that ended so long ago (0 to 3650); later it needs a code.
+# renewal_grace_days = 90
 "
     )
 }
@@ -184,6 +203,10 @@ impl Config {
             67_108_864..=1_099_511_627_776,
             1_073_741_824,
         )?;
+        let days = raw.identity.certificate_days;
+        let days = number("identity.certificate_days", days, 1..=397, 30)?;
+        let grace = raw.identity.renewal_grace_days;
+        let grace = number("identity.renewal_grace_days", grace, 0..=3650, 90)?;
         Ok(Self {
             listen,
             address: raw.address.into_inner(),
@@ -193,6 +216,8 @@ impl Config {
                 group_records_max: usize::try_from(records).unwrap_or(usize::MAX),
             },
             query_memory_bytes_max: usize::try_from(memory).unwrap_or(usize::MAX),
+            certificate_lifetime: Duration::from_hours(24 * days),
+            renewal_grace: Duration::from_hours(24 * grace),
         })
     }
 }

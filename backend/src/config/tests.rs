@@ -21,6 +21,7 @@ fn the_file_that_init_writes_is_the_default() {
     // What the comments show is what is used when they stay comments.
     let shown =
         text.replace("# group_", "group_").replace("# quiet", "quiet").replace("# mem", "mem");
+    let shown = shown.replace("# certificate_", "certificate_").replace("# renewal_", "renewal_");
     let shown =
         Config::parse(Path::new("backend.toml"), &shown).expect("the shown defaults are good");
     assert_eq!(format!("{config:?}"), format!("{shown:?}"));
@@ -42,6 +43,10 @@ fn mistakes_name_file_line_key_and_range() {
         ),
         (format!("{good}[ingest]\nquiet_ms = -1\n"), vec!["backend.toml:4", "is -1", "1 to 10000"]),
         (format!("{good}[query]\nmemory_bytes_max = 1e9\n"), vec!["query.memory_bytes_max", ":4"]),
+        (
+            format!("{good}[identity]\ncertificate_days = 0\n"),
+            vec!["backend.toml:4: identity.certificate_days is 0, allowed is 1 to 397"],
+        ),
         (good.replace("127.0.0.1:1", "here"), vec!["backend.toml:1: listen is \"here\""]),
         (good.replace("a:1", "a"), vec!["backend.toml:2: address is \"a\""]),
         ("listen = \"127.0.0.1:1\"\n".to_owned(), vec!["address"]),

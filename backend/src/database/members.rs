@@ -2,8 +2,9 @@
 
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
-use uplink::{MemberId, RedeemError, SensorId};
+use uplink::{Certified, MemberId, RedeemError, SensorId};
 
+use super::audit::{Event, Note, note};
 use super::{Database, DatabaseError, signed, unsigned};
 use crate::lake::hex;
 
@@ -40,8 +41,12 @@ pub struct Sensor {
     pub enrolled_ms: u64,
     /// When it was revoked, if it was.
     pub revoked_ms: Option<u64>,
-    /// When its certificate ends, if that is known.
+    /// When its newest certificate begins, if that is known.
+    pub certificate_begins_ms: Option<u64>,
+    /// When its newest certificate ends, if that is known.
     pub certificate_ends_ms: Option<u64>,
+    /// When its certificate was renewed last, if it was.
+    pub renewed_ms: Option<u64>,
 }
 
 /// Who a redeemed code stands for.
@@ -127,8 +132,15 @@ fn sensor(row: &SqliteRow) -> Result<Sensor, DatabaseError> {
         member: member_id(row.try_get("member")?)?,
         enrolled_ms: unsigned("a time", row.try_get("enrolled_ms")?)?,
         revoked_ms: known("revoked_ms")?,
+        certificate_begins_ms: known("certificate_begins_ms")?,
         certificate_ends_ms: known("certificate_ends_ms")?,
+        renewed_ms: known("renewed_ms")?,
     })
+}
+
+/// What tells a code from others, without telling the code.
+pub(crate) fn told(secret_hash: &[u8; 32]) -> String {
+    format!("code whose hash begins {}", hex(&secret_hash[..4]))
 }
 
 impl Database {
@@ -214,6 +226,7 @@ impl Database {
         now_ms: u64,
         expires_ms: u64,
     ) -> Result<(), DatabaseError> {
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         sqlx::query(
             "INSERT INTO enrolment_codes (secret_hash, member, created_ms, expires_ms) \
              VALUES (?, ?, ?, ?)",
@@ -222,9 +235,17 @@ impl Database {
         .bind(member.as_str())
         .bind(signed(now_ms))
         .bind(signed(expires_ms))
-        .execute(&self.pool)
+        .execute(&mut *transaction)
         .await?;
-        Ok(())
+        let made = Note {
+            event: Event::CodeMade,
+            member: Some(member.as_str()),
+            sensor: None,
+            remote: None,
+            detail: told(&secret_hash),
+        };
+        note(&mut transaction, now_ms, &made).await?;
+        Ok(transaction.commit().await?)
     }
 
     /// Exchanges a code for names, once; with the same key again, because an answer can get lost.
@@ -253,7 +274,7 @@ impl Database {
     ) -> Result<Result<Redeemed, RedeemError>, DatabaseError> {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         let row = sqlx::query(
-            "SELECT c.member, c.expires_ms, c.used_ms, s.id AS sensor, s.public_key \
+            "SELECT c.member, c.expires_ms, c.used_ms, s.id AS sensor, s.public_key, s.revoked_ms \
              FROM enrolment_codes c LEFT JOIN sensors s ON s.id = c.sensor WHERE c.secret_hash = ?",
         )
         .bind(secret_hash.as_slice())
@@ -264,6 +285,9 @@ impl Database {
         if row.try_get::<Option<i64>, _>("used_ms")?.is_some() {
             let key: Option<Vec<u8>> = row.try_get("public_key")?;
             let sensor: Option<String> = row.try_get("sensor")?;
+            if row.try_get::<Option<i64>, _>("revoked_ms")?.is_some() {
+                return Ok(Err(RedeemError::Key));
+            }
             return Ok(match sensor {
                 Some(sensor) if key.as_deref() == Some(public_key.as_slice()) => {
                     Ok(Redeemed { member, sensor: sensor_id(&sensor)? })
@@ -274,31 +298,45 @@ impl Database {
         if unsigned("a time", row.try_get("expires_ms")?)? <= now_ms {
             return Ok(Err(RedeemError::Expired));
         }
-        // A key names one sensor: a box that enrols again with the key it has, keeps no second name.
-        let held = sqlx::query("SELECT id FROM sensors WHERE public_key = ?")
+        // A key names one sensor: a box that enrols again with the key it has, keeps its name.
+        let held = sqlx::query("SELECT * FROM sensors WHERE public_key = ?")
             .bind(public_key.as_slice())
             .fetch_optional(&mut *transaction)
             .await?;
-        if held.is_some() {
-            return Ok(Err(RedeemError::Used));
-        }
-        let sensor = SensorId::parse(&format!("{member}-{}", hex(&public_key[..4])))
-            .map_err(|why| corrupt("a sensor identifier", &why))?;
-        sqlx::query(
-            "INSERT INTO sensors (id, member, public_key, enrolled_ms) VALUES (?, ?, ?, ?)",
-        )
-        .bind(sensor.as_str())
-        .bind(member.as_str())
-        .bind(public_key.as_slice())
-        .bind(signed(now_ms))
-        .execute(&mut *transaction)
-        .await?;
+        let (sensor, event) = match held.as_ref().map(sensor).transpose()? {
+            Some(held) if held.member == member && held.revoked_ms.is_none() => {
+                (held.id, Event::EnrolledAgain)
+            }
+            Some(_) => return Ok(Err(RedeemError::Key)),
+            None => {
+                let sensor = SensorId::parse(&format!("{member}-{}", hex(&public_key[..4])))
+                    .map_err(|why| corrupt("a sensor identifier", &why))?;
+                sqlx::query(
+                    "INSERT INTO sensors (id, member, public_key, enrolled_ms) VALUES (?, ?, ?, ?)",
+                )
+                .bind(sensor.as_str())
+                .bind(member.as_str())
+                .bind(public_key.as_slice())
+                .bind(signed(now_ms))
+                .execute(&mut *transaction)
+                .await?;
+                (sensor, Event::Enrolled)
+            }
+        };
         sqlx::query("UPDATE enrolment_codes SET used_ms = ?, sensor = ? WHERE secret_hash = ?")
             .bind(signed(now_ms))
             .bind(sensor.as_str())
             .bind(secret_hash.as_slice())
             .execute(&mut *transaction)
             .await?;
+        let enrolled = Note {
+            event,
+            member: Some(member.as_str()),
+            sensor: Some(sensor.as_str()),
+            remote: None,
+            detail: told(&secret_hash),
+        };
+        note(&mut transaction, now_ms, &enrolled).await?;
         transaction.commit().await?;
         Ok(Ok(Redeemed { member, sensor }))
     }
@@ -326,7 +364,7 @@ impl Database {
         Ok(found == 1)
     }
 
-    /// Notes until when the newest certificate of a sensor is valid.
+    /// Notes how long the newest certificate of a sensor is valid.
     ///
     /// # Errors
     ///
@@ -334,31 +372,79 @@ impl Database {
     pub async fn note_certificate(
         &self,
         sensor: &SensorId,
-        ends_ms: u64,
+        certified: Certified,
+        now_ms: u64,
     ) -> Result<(), DatabaseError> {
-        sqlx::query("UPDATE sensors SET certificate_ends_ms = ? WHERE id = ?")
-            .bind(signed(ends_ms))
-            .bind(sensor.as_str())
-            .execute(&self.pool)
-            .await?;
-        Ok(())
+        let Certified { validity, is_renewal } = certified;
+        let ms = |unix_s: u64| signed(unix_s.saturating_mul(1000));
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        sqlx::query(
+            "UPDATE sensors SET certificate_begins_ms = ?, certificate_ends_ms = ?, \
+             renewed_ms = coalesce(?, renewed_ms) WHERE id = ?",
+        )
+        .bind(ms(validity.begins_unix_s))
+        .bind(ms(validity.ends_unix_s))
+        .bind(is_renewal.then_some(signed(now_ms)))
+        .bind(sensor.as_str())
+        .execute(&mut *transaction)
+        .await?;
+        if is_renewal {
+            let renewed = Note {
+                event: Event::Renewed,
+                member: None,
+                sensor: Some(sensor.as_str()),
+                remote: None,
+                detail: String::new(),
+            };
+            note(&mut transaction, now_ms, &renewed).await?;
+        }
+        Ok(transaction.commit().await?)
     }
 
-    /// Ends a sensor's right to deliver; a running backend asks for each batch, so it works at once.
+    /// Ends a sensor's right to deliver. A running backend asks for each batch, and each second for open connections.
+    /// Gives when that was: now, or at an earlier time.
     ///
     /// # Errors
     ///
     /// When there is no such sensor.
-    pub async fn revoke_sensor(&self, sensor: &str, now_ms: u64) -> Result<(), DatabaseError> {
-        let done =
-            sqlx::query("UPDATE sensors SET revoked_ms = coalesce(revoked_ms, ?) WHERE id = ?")
-                .bind(signed(now_ms))
-                .bind(sensor)
-                .execute(&self.pool)
-                .await?;
-        if done.rows_affected() == 0 {
-            return Err(DatabaseError::UnknownSensor(sensor.to_owned()));
+    pub async fn revoke_sensor(&self, sensor: &str, now_ms: u64) -> Result<u64, DatabaseError> {
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let row = sqlx::query("SELECT * FROM sensors WHERE id = ?")
+            .bind(sensor)
+            .fetch_optional(&mut *transaction)
+            .await?;
+        let row = row.ok_or_else(|| DatabaseError::UnknownSensor(sensor.to_owned()))?;
+        let held = self::sensor(&row)?;
+        if let Some(earlier_ms) = held.revoked_ms {
+            return Ok(earlier_ms);
         }
-        Ok(())
+        sqlx::query("UPDATE sensors SET revoked_ms = ? WHERE id = ?")
+            .bind(signed(now_ms))
+            .bind(sensor)
+            .execute(&mut *transaction)
+            .await?;
+        let revoked = Note {
+            event: Event::Revoked,
+            member: Some(held.member.as_str()),
+            sensor: Some(sensor),
+            remote: None,
+            detail: String::new(),
+        };
+        note(&mut transaction, now_ms, &revoked).await?;
+        transaction.commit().await?;
+        Ok(now_ms)
+    }
+
+    /// All sensors that were revoked.
+    ///
+    /// # Errors
+    ///
+    /// When the database refuses.
+    pub async fn revoked(&self) -> Result<Vec<SensorId>, DatabaseError> {
+        let names: Vec<String> =
+            sqlx::query_scalar("SELECT id FROM sensors WHERE revoked_ms IS NOT NULL ORDER BY id")
+                .fetch_all(&self.pool)
+                .await?;
+        names.iter().map(|name| sensor_id(name)).collect()
     }
 }

@@ -1,9 +1,10 @@
-//! Takes members, codes, sensors, batch summaries and findings; gives them back by question. One SQLite file.
-//! Never holds a flow record, a code's secret or a key.
+//! Takes members, codes, sensors, their audit, batch summaries and findings; gives them back by question. One SQLite
+//! file. Never holds a flow record, a code's secret or a key.
 //!
 //! What the lake's commit log also says (`batches`) is copied in the order of that log together with the
 //! version it was copied from, in one transaction: after a crash the copy goes on where it stopped.
 
+mod audit;
 mod batches;
 mod findings;
 mod members;
@@ -16,8 +17,11 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Connection as _, SqliteConnection, SqlitePool};
 use thiserror::Error;
 
+pub use audit::AuditLine;
+pub(crate) use audit::{Event, Note};
 pub use batches::{BatchRow, Forgotten, SensorState};
 pub use findings::StoredFinding;
+pub(crate) use members::told;
 pub use members::{Member, NAME_LENGTH_MAX, Redeemed, Sensor};
 
 /// How long a statement waits for another process's transaction.

@@ -1,5 +1,6 @@
 //! What a disk and a person can do to the database.
 
+use super::audit::{Event, Note, note};
 use super::{Database, DatabaseError};
 
 async fn empty() -> (tempfile::TempDir, Database) {
@@ -27,6 +28,28 @@ async fn a_transaction_that_sqlite_ends_by_itself_costs_no_later_one() {
         database.apply(version, &[]).await.expect("the disk has room again");
     }
     assert_eq!(database.applied_version().await.expect("it was written"), 8);
+}
+
+#[tokio::test]
+async fn strangers_cannot_push_anything_but_refusals_out_of_the_audit() {
+    let (_root, database) = empty().await;
+    let line = |event| Note {
+        event,
+        member: None,
+        sensor: None,
+        remote: Some("192.0.2.1:5".to_owned()),
+        detail: String::new(),
+    };
+    let mut transaction = database.pool.begin().await.expect("open");
+    note(&mut transaction, 1, &line(Event::Enrolled)).await.expect("room");
+    for at_ms in 2..10_100 {
+        note(&mut transaction, at_ms, &line(Event::EnrolmentRefused)).await.expect("room");
+    }
+    transaction.commit().await.expect("room");
+    let lines = database.audit(u32::MAX).await.expect("open");
+    assert_eq!(lines.len(), 1 + 10_000);
+    assert_eq!((lines[0].at_ms, lines[0].event.as_str()), (1, "enrolled"));
+    assert_eq!((lines[1].at_ms, lines[10_000].at_ms), (100, 10_099));
 }
 
 #[tokio::test]

@@ -9,13 +9,19 @@
 mod clock;
 mod writer;
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::Instant;
 use uplink::{
-    Batch, Commit, CommitError, Intake, IntakeError, MemberId, Peer, RedeemError, SensorId,
+    Batch, Certified, Commit, CommitError, Intake, IntakeError, MemberId, Peer, RedeemError,
+    SensorId,
 };
 
-use crate::database::Database;
+use crate::database::{Database, Event, Note, told};
+use crate::trouble::Trouble;
 
 pub use clock::now_ms;
 pub use writer::{Settings, Stored, Writer};
@@ -47,6 +53,8 @@ pub struct Requests(pub(crate) mpsc::Receiver<Request>);
 pub struct Ingest {
     requests: mpsc::Sender<Request>,
     database: Database,
+    /// Of asking who was revoked.
+    asking: Arc<Mutex<Trouble>>,
 }
 
 impl Ingest {
@@ -54,7 +62,13 @@ impl Ingest {
     #[must_use]
     pub fn new(database: Database) -> (Self, Requests) {
         let (sender, receiver) = mpsc::channel(QUEUE_BATCHES_MAX);
-        (Self { requests: sender, database }, Requests(receiver))
+        (Self { requests: sender, database, asking: Arc::default() }, Requests(receiver))
+    }
+
+    async fn note(&self, note: &Note<'_>) {
+        if let Err(error) = self.database.note(now_ms(), note).await {
+            tracing::error!(%error, ?note, "not in the audit");
+        }
     }
 }
 
@@ -84,9 +98,58 @@ impl Intake for Ingest {
         Ok((redeemed.member, redeemed.sensor))
     }
 
-    async fn certified(&self, sensor: &SensorId, ends_ms: u64) {
-        if let Err(error) = self.database.note_certificate(sensor, ends_ms).await {
+    async fn certified(&self, sensor: &SensorId, certified: Certified) {
+        if let Err(error) = self.database.note_certificate(sensor, certified, now_ms()).await {
             tracing::error!(%error, %sensor, "the end of its certificate could not be noted");
+        }
+    }
+
+    async fn enrolment_refused(
+        &self,
+        remote: SocketAddr,
+        secret_hash: [u8; 32],
+        why: &RedeemError,
+    ) {
+        let note = Note {
+            event: Event::EnrolmentRefused,
+            member: None,
+            sensor: None,
+            remote: Some(remote.to_string()),
+            detail: format!("{why}; {}", told(&secret_hash)),
+        };
+        self.note(&note).await;
+    }
+
+    async fn refused(&self, peer: &Peer, batches: u64) {
+        let note = Note {
+            event: Event::BatchesRefused,
+            member: Some(peer.member.as_str()),
+            sensor: Some(peer.sensor.as_str()),
+            remote: None,
+            detail: format!("{batches} batches of a sensor that is not admitted"),
+        };
+        self.note(&note).await;
+        if let Err(error) = self.database.count_rejected(batches).await {
+            tracing::error!(%error, batches, "refused batches could not be counted");
+        }
+    }
+
+    async fn revoked(&self) -> Result<Vec<SensorId>, IntakeError> {
+        let revoked = self.database.revoked().await;
+        let mut asking = self.asking.lock().await;
+        match revoked {
+            Ok(revoked) => {
+                if let Some(attempts) = asking.handle_success() {
+                    tracing::info!(attempts, "it is known again who was revoked");
+                }
+                Ok(revoked)
+            }
+            Err(error) => {
+                if let Some(attempts) = asking.handle_failure(Instant::now()) {
+                    tracing::error!(%error, attempts, "it is not known who was revoked");
+                }
+                Err(IntakeError("the database gave no answer".to_owned()))
+            }
         }
     }
 

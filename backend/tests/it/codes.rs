@@ -36,6 +36,53 @@ async fn a_code_is_redeemed_once_and_again_only_by_the_same_key() -> Result<()> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_code_gives_a_key_its_own_sensor_again_but_not_a_revoked_one_or_anothers() -> Result<()> {
+    let lab = Lab::new().await?;
+    let database = lab.database().await?;
+    let member = database.member("town-hall").await?.id;
+    let other = database.add_member("Library", &[], 1).await?.id;
+    let codes = [[1; 32], [2; 32], [3; 32], [4; 32]];
+    for (hash, member) in codes.iter().zip([&member, &member, &other, &member]) {
+        database.add_code(member, *hash, 1_000, 9_000).await?;
+    }
+    let first = database.redeem(codes[0], KEY, 2_000).await?;
+    // Its certificate has expired meanwhile.
+    assert_eq!(database.redeem(codes[1], KEY, 3_000).await?, first);
+    assert_eq!(database.redeem(codes[1], [9; 32], 3_000).await, Err(RedeemError::Used));
+    // A code of another member does not make the sensor change hands.
+    assert_eq!(database.redeem(codes[2], KEY, 3_000).await, Err(RedeemError::Key));
+    assert_eq!(database.revoked().await?, Vec::new());
+    assert_eq!(database.revoke_sensor(first.sensor.as_str(), 4_000).await?, 4_000);
+    assert_eq!(database.revoke_sensor(first.sensor.as_str(), 5_000).await?, 4_000);
+    assert_eq!(database.revoked().await?, std::slice::from_ref(&first.sensor));
+    for hash in [codes[0], codes[1], codes[3]] {
+        assert_eq!(database.redeem(hash, KEY, 6_000).await, Err(RedeemError::Key));
+    }
+    // The code is still good for another key.
+    assert_ne!(database.redeem(codes[3], [9; 32], 6_000).await?.sensor, first.sensor);
+
+    let audit = database.audit(100).await?;
+    let events: Vec<(u64, &str)> =
+        audit.iter().map(|line| (line.at_ms, line.event.as_str())).collect();
+    let made = (1_000, "code made");
+    let wanted = [
+        made,
+        made,
+        made,
+        made,
+        (2_000, "enrolled"),
+        (3_000, "enrolled again"),
+        (4_000, "revoked"),
+        (6_000, "enrolled"),
+    ];
+    assert_eq!(events, wanted);
+    assert_eq!(audit[6].sensor.as_deref(), Some(first.sensor.as_str()));
+    assert_eq!(audit[4].detail, "code whose hash begins 01010101");
+    assert_eq!(database.audit(2).await?, audit[6..]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn names_become_identifiers() -> Result<()> {
     let lab = Lab::new().await?;
     let database = lab.database().await?;

@@ -316,6 +316,11 @@ fn gauges(summary: &Summary) -> Vec<Metric> {
                 "1 while there is a connection to the backend.",
                 summary.uplink_connected.map(u64::from),
             ),
+            (
+                "certificate_ends_unix_s",
+                "When this sensor's certificate ends, seconds since the Unix epoch.",
+                summary.certificate_ends_unix_s,
+            ),
         ]);
     }
     gauges

@@ -35,6 +35,7 @@ fn everything() -> Summary {
         log_fill_permille: Some(3),
         log_fill_permille_max: Some(500),
         uplink_connected: Some(true),
+        certificate_ends_unix_s: Some(1_700_500_000),
         not_ip: [("arp", 7)].into(),
         malformed: [("ip_header_cut", 2)].into(),
         updated_ms: 1_700_000_000_250,
@@ -114,6 +115,7 @@ fn the_list_of_metrics() {
         gauge spanwatch_spool_bytes
         gauge spanwatch_spool_bytes_max
         gauge spanwatch_uplink_connected
+        gauge spanwatch_certificate_ends_unix_s
         gauge spanwatch_updated_time_seconds
         counter spanwatch_metrics_requests
     "]]

@@ -1,9 +1,10 @@
 //! Takes a state folder; gives the batches in its spool to the backend, and says what still waits.
 //! Captures nothing and seals nothing, and so needs no room on the disk.
 
+use std::io;
 use std::time::Duration;
 
-use uplink::{OutboxError, Recovery, SpoolHandle};
+use uplink::{DeliveryEvent, OutboxError, Recovery, SpoolHandle, renew_if_due};
 
 use super::PipelineError;
 use super::delivery::{Delivery, Patience};
@@ -47,6 +48,21 @@ impl Delivered {
     }
 }
 
+/// A box that only ever delivers renews its certificate here; a running sensor does it beside its delivery.
+fn renew(spool: &SpoolHandle) -> Result<(), PipelineError> {
+    let starting = |source| PipelineError::Start { what: "the renewal", source };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(starting)?;
+    let told = |event: DeliveryEvent| {
+        if matches!(event, DeliveryEvent::CertificateRenewed { .. }) {
+            tracing::info!("{event}");
+        } else {
+            tracing::warn!("{event}");
+        }
+    };
+    runtime.block_on(renew_if_due(spool, told)).map_err(|error| starting(io::Error::other(error)))
+}
+
 /// Delivers what waits in the spool of `config.uplink.state_dir`, until it is empty, or `within` has
 /// passed, or SIGINT or SIGTERM comes. Without `within` it goes on as long as the backend
 /// acknowledges something every minute.
@@ -58,6 +74,7 @@ pub fn deliver(config: &Config, within: Option<Duration>) -> Result<Delivered, P
     let unusable = |source: OutboxError| PipelineError::Uplink { folder: folder.clone(), source };
     let (spool, recovery) = SpoolHandle::open(folder).map_err(unusable)?;
     let Recovery { batches_quarantined, batches_superseded, .. } = recovery;
+    renew(&spool)?;
     let (batches, records) = spool.waiting();
     if batches == 0 {
         return Ok(Delivered { batches_quarantined, batches_superseded, ..Delivered::default() });

@@ -95,6 +95,11 @@ impl Delivery {
         *self.answers.connected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// When this sensor's certificate ends, seconds since the Unix epoch.
+    pub(super) fn certificate_ends_unix_s(&self) -> u64 {
+        self.spool.certificate().ends_unix_s
+    }
+
     /// Waits until the backend has acknowledged something; says whether it did in time.
     pub(super) fn wait_for_ack(&self, within: Duration) -> bool {
         self.acked.recv_timeout(within).is_ok()
@@ -210,6 +215,15 @@ fn handle_event(answers: &Answers, tell: &Sender<()>, event: &DeliveryEvent) {
             answers.records_rejected.fetch_add(u64::from(*records), Ordering::Relaxed);
             let _full = tell.try_send(());
             tracing::error!("{event}");
+        }
+        DeliveryEvent::CertificateRenewed { .. } => tracing::info!("{event}"),
+        DeliveryEvent::CertificateNotRenewed { expired, .. } => {
+            if *expired {
+                answers.set_trouble(Some(event.to_string()));
+                tracing::error!("{event}");
+            } else {
+                tracing::warn!("{event}");
+            }
         }
         DeliveryEvent::Spool { .. } => tracing::error!("{event}"),
     }

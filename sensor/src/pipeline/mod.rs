@@ -264,6 +264,7 @@ impl Stage {
             summary.records_acked_earlier = delivery.records_acked_earlier();
             summary.records_rejected = delivery.records_rejected();
             summary.uplink_connected = delivery.connected();
+            summary.certificate_ends_unix_s = Some(delivery.certificate_ends_unix_s());
             if summary.records_delivered_add_up() {
                 return;
             }

@@ -173,6 +173,8 @@ pub struct Summary {
     pub spool_bytes_max: u64,
     /// Whether there is a connection to the backend.
     pub uplink_connected: Option<bool>,
+    /// When this sensor's certificate ends, seconds since the Unix epoch.
+    pub certificate_ends_unix_s: Option<u64>,
     /// Spool files that were found damaged at the start, and moved aside.
     pub batches_quarantined: u64,
     /// Records that an output that had failed did not get.

@@ -63,6 +63,21 @@ pub enum DeliveryEvent {
         /// Why.
         reason: String,
     },
+    /// The sensor has another certificate for its key; it is on the disk.
+    CertificateRenewed {
+        /// When it ends, as a text.
+        ends: String,
+    },
+    /// It was time for another certificate, and there is none yet. Not for each attempt: again after an hour, or when
+    /// the reason changes.
+    CertificateNotRenewed {
+        /// Why.
+        reason: String,
+        /// When the present one ends, as a text.
+        ends: String,
+        /// Whether that is over, so that nothing can be delivered.
+        expired: bool,
+    },
 }
 
 impl fmt::Display for DeliveryEvent {
@@ -87,6 +102,17 @@ impl fmt::Display for DeliveryEvent {
                 write!(f, "batch {id} with {records} records rejected by the backend: {reason}")
             }
             Self::Spool { id, reason } => write!(f, "batch {id}: {reason}"),
+            Self::CertificateRenewed { ends } => {
+                write!(f, "this sensor's certificate was renewed, it ends {ends}")
+            }
+            Self::CertificateNotRenewed { reason, ends, expired: false } => {
+                write!(f, "this sensor's certificate ends {ends} and is not renewed: {reason}")
+            }
+            Self::CertificateNotRenewed { reason, ends, expired: true } => write!(
+                f,
+                "this sensor's certificate has expired ({ends}) and is not renewed: {reason}; nothing can be \
+                 delivered until then, all records wait in the spool"
+            ),
         }
     }
 }

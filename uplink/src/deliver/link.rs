@@ -10,11 +10,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::enrol::{any_address, refused_certificate};
+use crate::exchange::any_address;
 use crate::outbox::Shared;
 use crate::session::Silence;
 use crate::spool::{Key, read_bounded};
-use crate::tls::BACKEND_NAME;
+use crate::tls::{BACKEND_NAME, explain};
 use crate::wire::{self, ACK_BYTES_MAX, HELLO_BYTES_MAX, Outcome};
 
 /// Time between two looks for a sign of life.
@@ -80,10 +80,10 @@ async fn try_connect(
 
 /// Why a connection ended, without the wrapping: the backend's own words where it had some.
 pub(super) fn reason(error: &ConnectionError) -> String {
+    if let Some(explained) = explain(error) {
+        return explained;
+    }
     match error {
-        error if refused_certificate(error) => {
-            format!("it does not have the key that this sensor was enrolled with: {error}")
-        }
         ConnectionError::ApplicationClosed(close) if !close.reason.is_empty() => {
             String::from_utf8_lossy(&close.reason).into_owned()
         }

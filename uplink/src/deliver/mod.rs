@@ -18,6 +18,7 @@ pub use event::DeliveryEvent;
 
 use crate::code::{CodeError, check_address};
 use crate::outbox::{Shared, SpoolHandle};
+use crate::renew::Renewer;
 use crate::session::{Action, Session, SessionSettings};
 use crate::spool::Key;
 use crate::tls::{self, TlsError};
@@ -137,9 +138,31 @@ pub enum DeliverError {
 pub async fn deliver(
     options: DeliverOptions,
     progress: impl Fn(DeliveryEvent) + Send + Sync,
+    shutdown: watch::Receiver<Shutdown>,
+) -> Result<DeliveryTotals, DeliverError> {
+    let shared = Arc::clone(&options.spool.0);
+    let backend = options.backend.clone();
+    let backend = backend.unwrap_or_else(|| shared.credentials.identity.backend.clone());
+    let chance = options.seed.map_or_else(random_seed, Ok)?;
+    let mut renewer = Renewer::new(shared, backend, chance, &progress)?;
+    let mut told_to_end = shutdown.clone();
+    tokio::select! {
+        () = renewer.catch_up() => {}
+        _ended = told_to_end.wait_for(|wish| *wish == Shutdown::Now) => {}
+    }
+    tokio::select! {
+        delivered = carry(options, &progress, shutdown) => delivered,
+        never = renewer.run() => match never {},
+    }
+}
+
+/// The delivery itself; a renewal goes on beside it.
+async fn carry(
+    options: DeliverOptions,
+    progress: &(dyn Fn(DeliveryEvent) + Send + Sync),
     mut shutdown: watch::Receiver<Shutdown>,
 ) -> Result<DeliveryTotals, DeliverError> {
-    let mut courier = Courier::new(options, &progress)?;
+    let mut courier = Courier::new(options, progress)?;
     let mut until = None;
     loop {
         courier.act().await;

@@ -8,25 +8,25 @@
 //! A group is what has arrived by the time the former group is durable. After a Retry the connection is closed
 //! and nothing more is handed over: the sensor begins again with the batch that failed.
 
-use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use quinn::{Connection, RecvStream, SendStream};
-use rustls::pki_types::CertificateDer;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 
+use super::connections::over;
 use super::{Backend, STREAMS_AFTER, WINDOW_BYTES_AFTER};
+use crate::Peer;
 use crate::batch::{Batch, open, verify};
+use crate::certificate::PeerCertificate;
 use crate::intake::{Commit, CommitError, Intake};
 use crate::spool::Key;
 use crate::wire::{self, BATCH_PREFIX, Close, HELLO_BYTES_MAX, Outcome};
-use crate::{Peer, SensorId, certificate};
 
 /// Batches that wait for the former group.
 const QUEUE_BATCHES: usize = 16;
@@ -37,28 +37,6 @@ const GROUP_RECORDS: usize = 262_144;
 /// How long one batch may take to arrive: 16 MiB at 256 kbit/s.
 const BATCH_TIMEOUT: Duration = Duration::from_mins(10);
 
-/// The present connection of each sensor. Bounded by the number of connections.
-#[derive(Debug, Default)]
-pub(super) struct Connections(Mutex<HashMap<SensorId, Connection>>);
-
-impl Connections {
-    /// Notes a connection; the one before it, if any, is closed: a sensor has one.
-    fn enter(&self, sensor: &SensorId, connection: &Connection) {
-        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(old) = map.insert(sensor.clone(), connection.clone()) {
-            tracing::info!(%sensor, remote = %old.remote_address(), "connection replaced");
-            Close::Replaced.close(&old);
-        }
-    }
-
-    fn leave(&self, sensor: &SensorId, connection: &Connection) {
-        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if map.get(sensor).is_some_and(|held| held.stable_id() == connection.stable_id()) {
-            map.remove(sensor);
-        }
-    }
-}
-
 /// A batch as it came, with the stream that its ack goes back on.
 struct Received {
     key: Key,
@@ -67,46 +45,33 @@ struct Received {
     _room: OwnedSemaphorePermit,
 }
 
-/// Serves one connection until it ends. `certificate` was verified in the handshake.
+/// Serves one connection until it ends. The certificate is one of this backend's authority, and not over.
 pub(super) async fn run<I: Intake>(
     backend: &Backend<I>,
     connection: &Connection,
-    certificate: &CertificateDer<'static>,
+    certificate: PeerCertificate,
 ) {
     let remote = connection.remote_address();
-    let certificate = match certificate::peer(certificate) {
-        Ok(certificate) => certificate,
-        Err(error) => {
-            backend.totals.peers_without_certificate.add(1);
-            tracing::warn!(%remote, %error, "delivery with a certificate that names no sensor");
-            Close::NoCertificate.close(connection);
-            return;
-        }
-    };
-    let peer = certificate.peer;
+    let PeerCertificate { peer, validity } = certificate;
     tracing::info!(%remote, sensor = %peer.sensor, "sensor connected");
     let close = if let Err(close) = admit(backend, &peer).await {
         close
     } else {
-        backend.connections.enter(&peer.sensor, connection);
+        let (turn, validity) = backend.connections.enter(&peer.sensor, connection, validity);
         connection.set_receive_window(WINDOW_BYTES_AFTER);
         connection.set_max_concurrent_bi_streams(STREAMS_AFTER);
         let close = tokio::select! {
-            close = session(backend, connection, &peer) => close,
-            () = tokio::time::sleep(until(certificate.not_after)) => Close::Expired,
+            close = async {
+                let _turn = turn.lock().await;
+                session(backend, connection, &peer).await
+            } => close,
+            () = over(validity) => Close::Expired,
         };
-        backend.connections.leave(&peer.sensor, connection);
+        backend.connections.leave(&peer.sensor, connection, &turn);
         close
     };
     close.close(connection);
     tracing::info!(%remote, sensor = %peer.sensor, reason = close.reason(), "sensor disconnected");
-}
-
-/// From now to a certificate's end, given in seconds since the Unix epoch.
-fn until(not_after: i64) -> Duration {
-    let end = Duration::from_secs(u64::try_from(not_after).unwrap_or(0));
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::MAX);
-    end.saturating_sub(now)
 }
 
 /// When the store cannot say, the sensor is not let in either; it keeps its batches and tries again.
@@ -234,6 +199,11 @@ async fn commit_batches<I: Intake>(
 ) -> Option<Close> {
     while let Some(first) = queued.recv().await {
         if let Err(close) = admit(backend, peer).await {
+            if close == Close::NotAdmitted {
+                let batches = 1 + u64::try_from(queued.len()).unwrap_or(u64::MAX);
+                backend.totals.batches_rejected.add(batches);
+                backend.intake.refused(peer, batches).await;
+            }
             return Some(close);
         }
         if commit_group(backend, peer, first, &mut queued).await {

@@ -1,13 +1,16 @@
 //! Takes QUIC connections; gives whole, verified batches to an [`Intake`] and its answers back. Never acks a
 //! batch before the intake has it durably, and takes no identity from anything but a certificate.
 
+mod connections;
 mod delivery;
 mod enrolment;
 mod limits;
+mod renewal;
 #[cfg(test)]
 mod tests;
 mod totals;
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -23,16 +26,17 @@ use rustls::pki_types::CertificateDer;
 use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 pub use totals::ServeTotals;
 
 use crate::authority::{AuthorityError, CertificateAuthority};
 use crate::batch::BATCH_BYTES_MAX;
+use crate::certificate::{self, now_unix_s, utc};
 use crate::intake::Intake;
 use crate::tls::{self, TlsError};
-use crate::wire::{ALPN_DELIVERY, ALPN_ENROLMENT, Close};
-use delivery::Connections;
+use crate::wire::{ALPN_DELIVERY, ALPN_ENROLMENT, ALPN_RENEWAL, Close};
+use connections::Connections;
 use limits::WrongCodes;
 use totals::Totals;
 
@@ -56,10 +60,16 @@ pub struct ServeOptions {
     pub idle_timeout_ms: u32,
     /// How long a handshake, an enrolment or a pause within a batch may take.
     pub step_timeout_ms: u64,
-    /// Lifetime of the certificates of sensors that enrol.
-    pub certificate_days: u32,
+    /// Lifetime of the certificates of sensors.
+    pub certificate_lifetime: Duration,
+    /// How long after its end a certificate can still be renewed: a sensor that was off for longer needs a code.
+    pub renewal_grace: Duration,
+    /// How often is asked who was revoked.
+    pub revocation_look: Duration,
     /// Wrong codes from one source address within ten minutes, after which it must wait.
     pub wrong_codes_max: u32,
+    /// Wrong codes from all addresses together within ten minutes, after which everybody must wait.
+    pub wrong_codes_total_max: u32,
 }
 
 impl ServeOptions {
@@ -73,8 +83,11 @@ impl ServeOptions {
             intake_bytes_max: 256 << 20,
             idle_timeout_ms: 30_000,
             step_timeout_ms: 30_000,
-            certificate_days: 397,
+            certificate_lifetime: Duration::from_hours(30 * 24),
+            renewal_grace: Duration::from_hours(90 * 24),
+            revocation_look: Duration::from_secs(1),
             wrong_codes_max: 5,
+            wrong_codes_total_max: 1000,
         }
     }
 }
@@ -148,17 +161,19 @@ pub async fn serve<I: Intake>(
         intake,
         totals: Totals::default(),
         connections: Connections::default(),
-        wrong_codes: WrongCodes::new(options.wrong_codes_max),
+        wrong_codes: WrongCodes::new(options.wrong_codes_max, options.wrong_codes_total_max),
         intake_bytes: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
         started: Instant::now(),
         options,
     });
     let mut shutdown = std::pin::pin!(shutdown);
+    let mut revocations = std::pin::pin!(watch_revocations(&backend));
     let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
             () = &mut shutdown => break,
             Some(_ended) = tasks.join_next() => {}
+            never = &mut revocations => match never {},
             incoming = endpoint.accept() => {
                 let Some(incoming) = incoming else { break };
                 accept(&backend, incoming, &mut tasks);
@@ -176,6 +191,23 @@ pub async fn serve<I: Intake>(
         tracing::debug!("some sensors were not told of the end in time");
     }
     Ok(backend.totals.snapshot())
+}
+
+/// Closes the connections of sensors that were revoked meanwhile, over and over.
+async fn watch_revocations<I: Intake>(backend: &Backend<I>) -> Infallible {
+    let mut looks = interval(backend.options.revocation_look.max(Duration::from_millis(1)));
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        match backend.intake.revoked().await {
+            Ok(revoked) => {
+                let closed = backend.connections.close(&revoked);
+                backend.totals.connections_revoked.add(closed);
+            }
+            // Whoever delivers is asked for with each group of batches, too, and refused when there is no answer.
+            Err(error) => tracing::debug!(%error, "it is not known who was revoked"),
+        }
+    }
 }
 
 fn endpoint(options: &ServeOptions) -> Result<Endpoint, ServeError> {
@@ -225,7 +257,7 @@ async fn connection<I: Intake>(backend: Arc<Backend<I>>, incoming: Incoming) {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
             backend.totals.handshakes_failed.add(1);
-            tracing::info!(%remote, %error, "handshake failed");
+            tracing::warn!(%remote, %error, "handshake failed");
             return;
         }
         Err(_elapsed) => {
@@ -242,17 +274,33 @@ async fn connection<I: Intake>(backend: Arc<Backend<I>>, incoming: Incoming) {
         .peer_identity()
         .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
         .and_then(|chain| chain.into_iter().next());
-    match (protocol.as_deref(), certificate) {
-        (Some(ALPN_ENROLMENT), _) => enrolment::run(&backend, &connection).await,
-        (Some(ALPN_DELIVERY), Some(certificate)) => {
-            delivery::run(&backend, &connection, &certificate).await;
-        }
-        (Some(ALPN_DELIVERY), None) => {
+    let protocol = protocol.as_deref();
+    if protocol == Some(ALPN_ENROLMENT) {
+        return enrolment::run(&backend, &connection).await;
+    }
+    let Some(certificate) = certificate else {
+        backend.totals.peers_without_certificate.add(1);
+        tracing::warn!(%remote, "refused: no certificate");
+        return Close::NoCertificate.close(&connection);
+    };
+    let certificate = match certificate::peer(&certificate) {
+        Ok(certificate) => certificate,
+        Err(error) => {
             backend.totals.peers_without_certificate.add(1);
-            tracing::info!(%remote, "delivery without a certificate refused");
-            Close::NoCertificate.close(&connection);
+            tracing::warn!(%remote, %error, "refused: a certificate that names no sensor");
+            return Close::NoCertificate.close(&connection);
         }
-        (_, _) => Close::Protocol.close(&connection),
+    };
+    match protocol {
+        Some(ALPN_RENEWAL) => renewal::run(&backend, &connection, &certificate).await,
+        Some(ALPN_DELIVERY) if certificate.validity.is_over(now_unix_s()) => {
+            backend.totals.peers_expired.add(1);
+            let (sensor, ended) = (&certificate.peer.sensor, utc(certificate.validity.ends_unix_s));
+            tracing::warn!(%remote, %sensor, ended, "refused: expired certificate");
+            Close::Expired.close(&connection);
+        }
+        Some(ALPN_DELIVERY) => delivery::run(&backend, &connection, certificate).await,
+        _ => Close::Protocol.close(&connection),
     }
 }
 

@@ -43,7 +43,7 @@ totals! {
     connections,
     /// Connections refused because there were too many.
     connections_refused,
-    /// Handshakes that failed: wrong authority, expired certificate, another protocol, too slow.
+    /// Handshakes that failed: wrong authority, another protocol, too slow.
     handshakes_failed,
     /// Delivery connections without a certificate, closed.
     peers_without_certificate,
@@ -62,9 +62,17 @@ totals! {
     streams_broken,
     /// Sensors enrolled.
     enrolled,
-    /// Enrolments refused: unknown, expired or used code.
+    /// Connections closed because their sensor was revoked.
+    connections_revoked,
+    /// Delivery connections with an expired certificate, closed.
+    peers_expired,
+    /// Certificates renewed.
+    renewed,
+    /// Renewals refused: too early, too late, not admitted.
+    renewals_refused,
+    /// Enrolments refused: unknown, expired or used code, or a key that has no right to it.
     enrolments_refused,
-    /// Enrolments refused unread, after too many wrong codes from the same address.
+    /// Enrolments refused unread, after too many wrong codes from the same address or from all together.
     enrolments_limited,
     /// Enrolments that were not well formed, or failed inside.
     enrolments_failed,

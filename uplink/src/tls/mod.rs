@@ -1,20 +1,27 @@
 //! Takes keys and certificates; gives TLS and QUIC configurations. Never TLS below 1.3, never a session
 //! resumption (it would carry an identity past its expiry), never early data (it could be replayed).
 
+mod sensors;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{ConnectionError, TransportErrorCode};
+use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
-use rustls::server::WebPkiClientVerifier;
+use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use thiserror::Error;
 
-use crate::certificate::spki_sha256;
-use crate::state::Credentials;
-use crate::wire::{ALPN_DELIVERY, ALPN_ENROLMENT};
+use crate::certificate::{now_unix_s, spki_sha256, utc};
+use crate::state::{Credentials, CurrentCertificate};
+use crate::wire::{ALPN_DELIVERY, ALPN_ENROLMENT, ALPN_RENEWAL};
+pub(crate) use sensors::{Sensors, chains_to};
 
 /// The name in every backend's certificate. Sensors trust the backend's own authority and nothing else, so the
 /// address, which may change, needs no certificate.
@@ -63,19 +70,14 @@ fn server_tls(
     key: &PrivatePkcs8KeyDer<'static>,
     authority: &CertificateDer<'static>,
 ) -> Result<rustls::ServerConfig, TlsError> {
-    let provider = Arc::new(provider());
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(roots(authority)?.into(), provider.clone())
-            .allow_unauthenticated()
-            .build()
-            .map_err(TlsError::from_display)?;
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(TlsError::from_display)?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(Arc::new(Sensors::new(authority)?))
         .with_single_cert(vec![certificate.clone()], key.clone_key().into())
         .map_err(TlsError::from_display)?;
-    config.alpn_protocols = vec![ALPN_DELIVERY.to_vec(), ALPN_ENROLMENT.to_vec()];
+    config.alpn_protocols =
+        vec![ALPN_DELIVERY.to_vec(), ALPN_ENROLMENT.to_vec(), ALPN_RENEWAL.to_vec()];
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     Ok(config)
@@ -83,17 +85,46 @@ fn server_tls(
 
 /// The sensor's end for delivery: trusts its backend's authority only, shows its own certificate.
 pub(crate) fn delivery_client(credentials: &Credentials) -> Result<quinn::ClientConfig, TlsError> {
-    client(delivery_tls(credentials)?)
+    client(known_tls(credentials, ALPN_DELIVERY)?)
 }
 
-fn delivery_tls(credentials: &Credentials) -> Result<rustls::ClientConfig, TlsError> {
+/// As [`delivery_client`], to ask for a new certificate.
+pub(crate) fn renewal_client(credentials: &Credentials) -> Result<quinn::ClientConfig, TlsError> {
+    client(known_tls(credentials, ALPN_RENEWAL)?)
+}
+
+fn known_tls(credentials: &Credentials, protocol: &[u8]) -> Result<rustls::ClientConfig, TlsError> {
+    let provider = provider();
     let key = PrivatePkcs8KeyDer::from(credentials.key.pkcs8().to_vec());
+    let key = provider.key_provider.load_private_key(key.into()).map_err(TlsError::from_display)?;
+    let own = OwnCertificate { current: Arc::clone(&credentials.certificate), key };
     let mut config = client_builder()?
         .with_root_certificates(roots(&credentials.authority)?)
-        .with_client_auth_cert(vec![credentials.certificate.clone()], key.into())
-        .map_err(TlsError::from_display)?;
-    config.alpn_protocols = vec![ALPN_DELIVERY.to_vec()];
+        .with_client_cert_resolver(Arc::new(own));
+    config.alpn_protocols = vec![protocol.to_vec()];
     Ok(config)
+}
+
+/// Shows the newest certificate: a connection that begins after a renewal needs no new configuration.
+#[derive(Debug)]
+struct OwnCertificate {
+    current: Arc<CurrentCertificate>,
+    key: Arc<dyn rustls::sign::SigningKey>,
+}
+
+impl ResolvesClientCert for OwnCertificate {
+    fn resolve(
+        &self,
+        _root_hint_subjects: &[&[u8]],
+        _schemes: &[SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
+        let chain = vec![self.current.der()];
+        Some(Arc::new(CertifiedKey::new(chain, Arc::clone(&self.key))))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
 }
 
 /// The sensor's end for enrolment: trusts the pinned key only, shows nothing.
@@ -176,6 +207,43 @@ impl ServerCertVerifier for PinVerifier {
     }
 }
 
+/// TLS alerts (RFC 8446 §6.2), which QUIC carries as error codes from 0x100 on (RFC 9001 §4.8).
+const ALERTS_OF_CERTIFICATES: std::ops::RangeInclusive<u8> = 42..=51;
+const ALERT_EXPIRED: u8 = 45;
+const ALERT_NO_APPLICATION_PROTOCOL: u8 = 120;
+
+/// The alert behind a QUIC error, if it is one.
+fn alert(code: TransportErrorCode) -> Option<u8> {
+    u64::from(code).checked_sub(0x100).and_then(|alert| u8::try_from(alert).ok())
+}
+
+/// Why this side ended the handshake: because of the other side's certificate.
+pub(crate) fn refused_certificate(error: &ConnectionError) -> bool {
+    let ConnectionError::TransportError(error) = error else { return false };
+    alert(error.code).is_some_and(|alert| ALERTS_OF_CERTIFICATES.contains(&alert))
+}
+
+/// What a person can do about a handshake that failed; `None` when the error says it all.
+pub(crate) fn explain(error: &ConnectionError) -> Option<String> {
+    match error {
+        ConnectionError::TransportError(own) if alert(own.code) == Some(ALERT_EXPIRED) => {
+            Some(format!(
+                "by this sensor's clock ({}) the backend's certificate is not valid: is the clock right? ({own})",
+                utc(now_unix_s())
+            ))
+        }
+        error if refused_certificate(error) => {
+            Some(format!("it does not have the key that this sensor was enrolled with: {error}"))
+        }
+        ConnectionError::ConnectionClosed(closed)
+            if alert(closed.error_code) == Some(ALERT_NO_APPLICATION_PROTOCOL) =>
+        {
+            Some("the backend is of another version and does not know this request".to_owned())
+        }
+        _ => None,
+    }
+}
+
 /// QUIC's own bounds and timers, the same on both sides.
 pub(crate) fn transport(
     idle_timeout_ms: u32,
@@ -196,6 +264,3 @@ pub(crate) fn transport(
 
 /// Unread bytes of one stream that a peer may have on the way: 100 Mbit/s at 300 ms.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-
-#[cfg(test)]
-mod tests;

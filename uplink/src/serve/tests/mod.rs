@@ -3,5 +3,7 @@
 mod delivery;
 mod enrolment;
 mod refusal;
+mod renewal;
+mod stranger;
 mod superseded;
 mod vault;

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::{
-    Batch, CertificateAuthority, Commit, CommitError, EnrolmentCode, Intake, IntakeError, MemberId,
-    Peer, RedeemError, SensorId, ServeOptions, ServeTotals, serve,
+    Batch, CertificateAuthority, Certified, Commit, CommitError, EnrolmentCode, Intake,
+    IntakeError, MemberId, Peer, RedeemError, SensorId, ServeOptions, ServeTotals, serve,
 };
 
 #[derive(Debug)]
@@ -30,6 +30,12 @@ pub(super) struct Contents {
     pub(super) stored: BTreeMap<(SensorId, u64, u64), Bytes>,
     pub(super) records: usize,
     pub(super) commits: usize,
+    /// Batches that were not handed over, because their sensor was revoked.
+    pub(super) refused: u64,
+    /// Certificates that were issued.
+    pub(super) certified: Vec<Certified>,
+    /// Why enrolments were refused.
+    pub(super) enrolments_refused: Vec<RedeemError>,
     /// Sequences that the store cannot take the first time they are handed over.
     pub(super) retry_once: Vec<u64>,
     /// Sequences that it never takes.
@@ -106,6 +112,22 @@ impl Intake for Vault {
 
     async fn admitted(&self, peer: &Peer) -> Result<bool, IntakeError> {
         Ok(!self.contents().revoked.contains(&peer.sensor))
+    }
+
+    async fn certified(&self, _sensor: &SensorId, certified: Certified) {
+        self.contents().certified.push(certified);
+    }
+
+    async fn enrolment_refused(&self, _remote: SocketAddr, _hash: [u8; 32], why: &RedeemError) {
+        self.contents().enrolments_refused.push(why.clone());
+    }
+
+    async fn refused(&self, _peer: &Peer, batches: u64) {
+        self.contents().refused += batches;
+    }
+
+    async fn revoked(&self) -> Result<Vec<SensorId>, IntakeError> {
+        Ok(self.contents().revoked.clone())
     }
 
     async fn last_sequence(

@@ -15,14 +15,20 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::certificate::{CertificateError, Validity};
 use crate::private::{self, FileError};
+use crate::spool::{Disk, RealDisk};
 use crate::{MemberId, SensorId, SigningKey};
+
+/// The folder that an enrolment makes within the state folder.
+const IDENTITY: &str = "identity";
 
 /// Why a state folder cannot be used.
 #[derive(Debug, Error)]
@@ -63,8 +69,31 @@ pub struct Identity {
 pub(crate) struct Credentials {
     pub(crate) identity: Identity,
     pub(crate) key: SigningKey,
-    pub(crate) certificate: CertificateDer<'static>,
+    pub(crate) certificate: Arc<CurrentCertificate>,
     pub(crate) authority: CertificateDer<'static>,
+}
+
+/// The certificate that the next connection shows; a renewal puts another one here.
+#[derive(Debug)]
+pub(crate) struct CurrentCertificate(RwLock<(CertificateDer<'static>, Validity)>);
+
+impl CurrentCertificate {
+    pub(crate) fn new(certificate: CertificateDer<'static>) -> Result<Self, CertificateError> {
+        let validity = crate::certificate::peer(&certificate)?.validity;
+        Ok(Self(RwLock::new((certificate, validity))))
+    }
+
+    pub(crate) fn der(&self) -> CertificateDer<'static> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    pub(crate) fn validity(&self) -> Validity {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).1
+    }
+
+    pub(crate) fn replace(&self, certificate: CertificateDer<'static>, validity: Validity) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = (certificate, validity);
+    }
 }
 
 /// A state folder that this process alone uses.
@@ -111,7 +140,12 @@ impl StateFolder {
         if let Err(error) = noted {
             tracing::debug!(file = %lock_path.display(), %error, "the lock has no note of its holder");
         }
-        Ok(Self { path: path.to_path_buf(), _lock: lock })
+        let state = Self { path: path.to_path_buf(), _lock: lock };
+        // A crash at the end of an enrolment leaves the key in both places; a later enrolment needs a new one.
+        if state.enrolled() {
+            private::remove_if_there(&state.enrolling_key_path())?;
+        }
+        Ok(state)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -145,28 +179,7 @@ impl StateFolder {
 
     /// Reads the identity and checks that its parts belong together.
     pub(crate) fn credentials(&self) -> Result<Credentials, StateError> {
-        let folder = self.identity_folder();
-        if !folder.exists() {
-            return Err(StateError::NotEnrolled { folder: self.path.clone() });
-        }
-        let identity_path = folder.join("identity.json");
-        let identity: Identity = serde_json::from_slice(&private::read(&identity_path)?)
-            .map_err(FileError::content(&identity_path))?;
-        let key = read_key(&folder.join("sensor.key"))?;
-        let certificate = read_certificate(&folder.join("sensor.pem"))?;
-        let authority = read_certificate(&folder.join("authority.pem"))?;
-        let certificate_path = folder.join("sensor.pem");
-        let peer = crate::certificate::peer(&certificate)
-            .map_err(FileError::content(&certificate_path))?
-            .peer;
-        if peer.public_key != key.public_key()
-            || peer.member != identity.member
-            || peer.sensor != identity.sensor
-        {
-            let reason = "it is not for the key and the names beside it";
-            return Err(FileError::content(&certificate_path)(reason).into());
-        }
-        Ok(Credentials { identity, key, certificate, authority })
+        credentials(&self.path)
     }
 
     /// The key of this enrolment: a new one, or that of an attempt whose answer was lost.
@@ -187,6 +200,16 @@ impl StateFolder {
         certificate_pem: &str,
         authority_pem: &str,
     ) -> Result<(), StateError> {
+        self.store_identity_on(&RealDisk, identity, key, [certificate_pem, authority_pem])
+    }
+
+    fn store_identity_on(
+        &self,
+        disk: &dyn Disk,
+        identity: &Identity,
+        key: &SigningKey,
+        [certificate_pem, authority_pem]: [&str; 2],
+    ) -> Result<(), StateError> {
         let folder = self.identity_folder();
         let new = self.path.join("identity.new");
         if new.exists() {
@@ -194,23 +217,81 @@ impl StateFolder {
         }
         private::make_folder(&new)?;
         let json = serde_json::to_vec_pretty(identity).map_err(FileError::content(&new))?;
-        private::write_new(&new.join("identity.json"), &json)?;
-        private::write_new(&new.join("sensor.key"), key_pem(key, &new)?.as_bytes())?;
-        private::write_new(&new.join("sensor.pem"), certificate_pem.as_bytes())?;
-        private::write_new(&new.join("authority.pem"), authority_pem.as_bytes())?;
-        private::sync_folder(&new)?;
-        std::fs::rename(&new, &folder).map_err(FileError::io("rename a new folder to", &folder))?;
-        private::sync_folder(&self.path)?;
-        Ok(private::remove_if_there(&self.enrolling_key_path())?)
+        let key_pem = key_pem(key, &new)?;
+        for (name, bytes) in [
+            ("identity.json", json.as_slice()),
+            ("sensor.key", key_pem.as_bytes()),
+            ("sensor.pem", certificate_pem.as_bytes()),
+            ("authority.pem", authority_pem.as_bytes()),
+        ] {
+            let path = new.join(name);
+            disk.write_new(&path, bytes).map_err(FileError::io("write", &path))?;
+        }
+        disk.sync_folder(&new).map_err(FileError::io("sync", &new))?;
+        disk.rename(&new, &folder).map_err(FileError::io("rename a new folder to", &folder))?;
+        disk.sync_folder(&self.path).map_err(FileError::io("sync", &self.path))?;
+        let used = self.enrolling_key_path();
+        if used.exists() {
+            disk.remove(&used).map_err(FileError::io("remove", &used))?;
+        }
+        Ok(())
+    }
+
+    /// Puts another certificate for the same key in the place of the one that is there: at any moment of a crash, one
+    /// of the two is there as a whole.
+    pub(crate) fn store_certificate(&self, certificate_pem: &str) -> Result<(), StateError> {
+        self.store_certificate_on(&RealDisk, certificate_pem)
+    }
+
+    fn store_certificate_on(&self, disk: &dyn Disk, pem: &str) -> Result<(), StateError> {
+        let path = self.identity_folder().join("sensor.pem");
+        Ok(private::replace_on(disk, &path, pem.as_bytes())?)
+    }
+
+    /// Notes another address of the same backend.
+    pub(crate) fn store_names(&self, identity: &Identity) -> Result<(), StateError> {
+        let path = self.identity_folder().join("identity.json");
+        let json = serde_json::to_vec_pretty(identity).map_err(FileError::content(&path))?;
+        Ok(private::replace(&path, &json)?)
     }
 
     fn identity_folder(&self) -> PathBuf {
-        self.path.join("identity")
+        self.path.join(IDENTITY)
     }
 
     fn enrolling_key_path(&self) -> PathBuf {
         self.path.join("enrolling.key")
     }
+}
+
+/// Reads the identity of a state folder, which may be in use, and checks that its parts belong together.
+pub(crate) fn credentials(state: &Path) -> Result<Credentials, StateError> {
+    let folder = state.join(IDENTITY);
+    if !folder.exists() {
+        return Err(StateError::NotEnrolled { folder: state.to_path_buf() });
+    }
+    // Whoever may write a folder may put another key into it.
+    private::check_folder(state)?;
+    private::check_folder(&folder)?;
+    let identity_path = folder.join("identity.json");
+    let identity: Identity = serde_json::from_slice(&private::read(&identity_path)?)
+        .map_err(FileError::content(&identity_path))?;
+    let key = read_key(&folder.join("sensor.key"))?;
+    let certificate = read_certificate(&folder.join("sensor.pem"))?;
+    let authority = read_certificate(&folder.join("authority.pem"))?;
+    let certificate_path = folder.join("sensor.pem");
+    let peer =
+        crate::certificate::peer(&certificate).map_err(FileError::content(&certificate_path))?.peer;
+    if peer.public_key != key.public_key()
+        || peer.member != identity.member
+        || peer.sensor != identity.sensor
+    {
+        let reason = "it is not for the key and the names beside it";
+        return Err(FileError::content(&certificate_path)(reason).into());
+    }
+    let certificate =
+        CurrentCertificate::new(certificate).map_err(FileError::content(&certificate_path))?;
+    Ok(Credentials { identity, key, certificate: Arc::new(certificate), authority })
 }
 
 fn key_pem(key: &SigningKey, path: &Path) -> Result<zeroize::Zeroizing<String>, FileError> {
@@ -228,3 +309,6 @@ fn read_key(path: &Path) -> Result<SigningKey, FileError> {
 pub(crate) fn read_certificate(path: &Path) -> Result<CertificateDer<'static>, FileError> {
     CertificateDer::from_pem_slice(&private::read(path)?).map_err(FileError::content(path))
 }
+
+#[cfg(test)]
+mod tests;
