@@ -322,7 +322,7 @@ fn help_and_details_lie_over_the_list() {
     check(
         &mut state,
         (100, 30),
-        &expect![[r#"
+        &expect![[r"
             100 x 30
              spanwatch top  span0 (native XDP)                                                           up 31s
              packets/s     550                       ▃▆▃▆▃▆▃█  bits/s      5.33M                       ▃▆▃▆▃▆▃█
@@ -354,7 +354,7 @@ fn help_and_details_lie_over_the_list() {
 
 
              ? help  / filter  s sort  i idle  p pause  q quit                                 1-4 of 4 by rate
-        "#]],
+        "]],
     );
 }
 
