@@ -48,8 +48,8 @@ pub use pipeline::{
 };
 pub use replay::{FrameCounts, FrameObserver, Replay, ReplayClock, Tick, replay_all};
 pub use sink::{
-    Files, IpfixSettings, IpfixSink, NullSink, Outputs, ParquetSink, Rotation, SealingSettings,
-    Sink, SinkError, SinkTotals, TextSink, UplinkSink,
+    Files, IpfixSettings, IpfixSink, JsonLines, NullSink, Outputs, ParquetSink, Rotation,
+    SealingSettings, Sink, SinkError, SinkTotals, TextSink, UplinkSink, ipfix_messages,
 };
 pub use summary::{
     CaptureSummary, EthertypeSummary, FileSummary, HostSummary, ProtocolSummary, SUMMARY_NAME,

@@ -43,7 +43,7 @@ mod wire;
 pub use authority::{AuthorityError, CertificateAuthority, IssuedCertificate};
 pub use batch::{
     BATCH_BYTES_MAX, Batch, BatchHeader, OpenError, RECORDS_MAX, SENSOR_VERSION_LENGTH_MAX,
-    SealError, batch_blake3, open, open_header, seal, time_range, verify,
+    SealError, Sealer, batch_blake3, open, open_header, open_signed, seal, time_range, verify,
 };
 pub use code::{CodeError, EnrolmentCode};
 pub use deliver::{DeliverError, DeliverOptions, DeliveryEvent, DeliveryTotals, Shutdown, deliver};

@@ -9,7 +9,7 @@ use thiserror::Error;
 use tokio::sync::Notify;
 
 use crate::BatchId;
-use crate::batch::{BatchHeader, OpenError, SealError, batch_blake3, seal, time_range};
+use crate::batch::{BatchHeader, OpenError, SealError, Sealer, batch_blake3, time_range};
 use crate::spool::{Disk, Key, RealDisk, Recovery, Spool, SpoolError};
 use crate::state::{Credentials, Identity, StateError, StateFolder};
 
@@ -146,6 +146,7 @@ impl SpoolHandle {
 #[derive(Debug)]
 pub struct Outbox {
     shared: Arc<Shared>,
+    sealer: Sealer,
     boot_epoch: u64,
     next_sequence: u64,
     previous_blake3: [u8; 32],
@@ -174,6 +175,7 @@ impl Outbox {
         let boot_epoch = shared.state.next_boot_epoch(options.now_ms)?;
         Ok(Self {
             shared: Arc::new(shared),
+            sealer: Sealer::new(),
             boot_epoch,
             next_sequence: 1,
             previous_blake3: [0; 32],
@@ -241,7 +243,7 @@ impl Outbox {
             previous_blake3: self.previous_blake3,
             sensor_version: self.sensor_version.clone(),
         };
-        let bytes = seal(&header, records, &self.shared.credentials.key)?;
+        let bytes = self.sealer.seal(&header, records, &self.shared.credentials.key)?;
         let checksum = batch_blake3(&bytes)?;
         let key = Key { boot_epoch: self.boot_epoch, sequence: self.next_sequence };
         let evicted = self.shared.spool.store(key, &bytes, count)?;

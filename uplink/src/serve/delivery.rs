@@ -22,7 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 
 use super::{Backend, STREAMS_AFTER, WINDOW_BYTES_AFTER};
-use crate::batch::{Batch, open, verify};
+use crate::batch::{Batch, open_signed};
 use crate::intake::{Commit, CommitError, Intake};
 use crate::spool::Key;
 use crate::wire::{self, BATCH_PREFIX, Close, HELLO_BYTES_MAX, Outcome};
@@ -308,8 +308,8 @@ fn count<I>(backend: &Backend<I>, peer: &Peer, key: Key, outcome: &Outcome) {
 async fn judge(peer: Peer, key: Key, bytes: Bytes) -> Result<Batch, String> {
     // Decoding a large batch takes milliseconds, which would hold up other connections.
     let judged = tokio::task::spawn_blocking(move || {
-        verify(&bytes, &peer.public_key).map_err(|error| error.to_string())?;
-        let batch = open(&bytes).map_err(|error| error.to_string())?;
+        let opened = open_signed(&bytes, &peer.public_key);
+        let batch = opened.map_err(|error| error.to_string())?;
         let header = &batch.header;
         if (&header.member, &header.sensor) != (&peer.member, &peer.sensor) {
             let (member, sensor) = (&header.member, &header.sensor);

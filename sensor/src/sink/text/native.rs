@@ -42,11 +42,13 @@ const RESPONDER: SideNames = side_names!("responder");
 /// Our own names.
 pub(super) struct Native {
     calendar: Calendar,
+    /// Whether lines have the Community ID, which follows from their other fields.
+    community_ids: bool,
 }
 
 impl Native {
-    pub(super) const fn new() -> Self {
-        Self { calendar: Calendar::new() }
+    pub(super) const fn new(community_ids: bool) -> Self {
+        Self { calendar: Calendar::new(), community_ids }
     }
 
     fn time(&mut self, out: &mut Vec<u8>, ms: Option<u64>) {
@@ -67,7 +69,7 @@ impl Native {
         self.time(out, known.start_ms);
         out.extend_from_slice(b",\"end_time\":");
         self.time(out, known.end_ms);
-        if let Some(id) = known.community_id() {
+        if let Some(id) = self.community_ids.then(|| known.community_id()).flatten() {
             out.extend_from_slice(b",\"community_id\":\"");
             out.extend_from_slice(id.as_str().as_bytes());
             out.push(b'"');
