@@ -14,6 +14,7 @@ mod metrics;
 mod pcap;
 mod pipeline;
 mod replay;
+mod sent;
 mod sink;
 mod summary;
 mod top;
@@ -47,6 +48,7 @@ pub use pipeline::{
     Source, SourceError, SourceFacts, Speed, deliver, replay, run, run_source,
 };
 pub use replay::{FrameCounts, FrameObserver, Replay, ReplayClock, Tick, replay_all};
+pub use sent::{SentError, SentOptions, sent};
 pub use sink::{
     Files, IpfixSettings, IpfixSink, JsonLines, NullSink, Outputs, ParquetSink, Rotation,
     SealingSettings, Sink, SinkError, SinkTotals, TextSink, UplinkSink, ipfix_messages,

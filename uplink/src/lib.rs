@@ -55,6 +55,6 @@ pub use outbox::{Outbox, OutboxError, OutboxOptions, OutboxTotals, SealedInfo, S
 pub use private::FileError;
 pub use reader::DecodeError;
 pub use serve::{ServeError, ServeOptions, ServeTotals, serve};
-pub use spool::{Recovery, SpoolError};
+pub use spool::{KeptBatch, KeptBatches, Recovery, SpoolError, Whereabouts};
 pub use state::{Identity, StateError};
 pub use tls::TlsError;

@@ -134,6 +134,11 @@ impl SpoolHandle {
         &self.0.credentials.identity
     }
 
+    /// From now on sent batches take at most so much of the disk; 0 keeps none. Without it: 256 MiB.
+    pub fn set_sent_bytes_max(&self, bytes_max: u64) {
+        self.0.spool.set_sent_bytes_max(bytes_max);
+    }
+
     /// Batches and records that wait now.
     #[must_use]
     pub fn waiting(&self) -> (u64, u64) {

@@ -150,7 +150,7 @@ impl CodeTable {
     }
 
     /// What these bits mean, the lowest first.
-    #[inline(always)]
+    #[inline]
     pub(super) fn read(&self, bits: u64) -> Entry {
         self.0[bits as usize & (TABLE - 1)]
     }

@@ -45,7 +45,7 @@ impl Addresses {
         Ok(Self { v4, v6 })
     }
 
-    #[inline(always)]
+    #[inline]
     fn get(&self, is_v4: bool, at: usize) -> IpAddr {
         if is_v4 {
             IpAddr::V4(Ipv4Addr::from_bits(self.v4.values[self.v4.places[at] as usize]))
@@ -136,7 +136,7 @@ impl Side {
     }
 
     /// Fills in what was sent.
-    #[inline(always)]
+    #[inline]
     fn fill(&self, sent: Sent, [any, one, many]: [usize; 3], side: &mut Direction) {
         match sent {
             Sent::Nothing => return,

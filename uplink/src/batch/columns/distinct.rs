@@ -53,7 +53,7 @@ impl<V> Default for Distinct<V> {
 }
 
 /// The product's halves, each of which depends on all bits of both.
-#[inline(always)]
+#[inline]
 fn folded(one: u64, other: u64) -> u64 {
     let product = u128::from(one) * u128::from(other);
     product as u64 ^ (product >> 64) as u64

@@ -177,7 +177,7 @@ impl<T: Copy> Latest<T> {
     }
 
     /// Gives what was there before; `None` for an address that is new or occurs once.
-    #[inline(always)]
+    #[inline]
     fn replace(&mut self, code: u32, is_v4: bool, value: T) -> Option<T> {
         let latest = if is_v4 { &mut self.v4 } else { &mut self.v6 };
         latest.get_mut(code as usize).filter(|_| code > 0).and_then(|latest| latest.replace(value))
@@ -226,7 +226,7 @@ impl Side {
         self.length.clear();
     }
 
-    #[inline(always)]
+    #[inline]
     fn push(&mut self, sent: Sent, side: &Direction) {
         if sent == Sent::Nothing {
             return;

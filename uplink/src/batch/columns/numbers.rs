@@ -54,12 +54,12 @@ macro_rules! word {
         impl Word for $type {
             const WIDTH: usize = size_of::<Self>();
 
-            #[inline(always)]
+            #[inline]
             fn number(self) -> u64 {
                 u64::from(self)
             }
 
-            #[inline(always)]
+            #[inline]
             fn of(number: u64) -> Self {
                 number as Self
             }
@@ -70,7 +70,7 @@ macro_rules! word {
 word!(u8, u16, u32, u64);
 
 /// The class of a value, and how many of its bits follow: 1 is class 0, 0 is class 1.
-#[inline(always)]
+#[inline]
 fn class(value: u64) -> (usize, u32) {
     let bits = u64::BITS - value.leading_zeros();
     match bits.checked_sub(2) {
@@ -303,7 +303,7 @@ impl Packer {
 }
 
 impl Frame {
-    #[inline(always)]
+    #[inline]
     fn of(self, value: u64) -> u64 {
         value.wrapping_sub(self.base) >> self.shift
     }
@@ -320,7 +320,7 @@ struct BitWriter<'a> {
 
 impl BitWriter<'_> {
     /// Appends bits, at most 56; those above `count` are 0.
-    #[inline(always)]
+    #[inline]
     fn put(&mut self, bits: u64, count: u32) {
         self.bits |= bits << (self.count & 63);
         self.count = self.count.wrapping_add(count);
@@ -585,7 +585,7 @@ impl Streams<'_> {
         all
     }
 
-    #[inline(always)]
+    #[inline]
     fn value<W: Word>(&self, place: &mut usize, value: &mut W) -> u64 {
         let bits = bits_at(self.section, *place);
         let Entry { symbol, length, whole } = self.table.read(bits);
@@ -603,7 +603,7 @@ impl Streams<'_> {
 }
 
 /// At least 57 bits from this place on; behind the end there are zeros.
-#[inline(always)]
+#[inline]
 fn bits_at(bytes: &[u8], place: usize) -> u64 {
     let at = place / 8;
     match bytes.get(at..).and_then(|rest| rest.first_chunk()) {
