@@ -16,7 +16,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Connection as _, SqliteConnection, SqlitePool};
 use thiserror::Error;
 
-pub use batches::{BatchRow, Forgotten, SensorState};
+pub use batches::{BatchRow, Forgotten, SensorState, StoredBatch};
 pub use findings::StoredFinding;
 pub use members::{Member, NAME_LENGTH_MAX, Redeemed, Sensor};
 
