@@ -101,21 +101,40 @@ fn first_codes(lengths: &[u8]) -> [u16; LENGTH_MAX as usize + 2] {
 }
 
 /// Reads symbols.
-pub(super) struct CodeTable(Box<[Entry; TABLE]>);
+pub(super) struct CodeTable {
+    entries: Box<[Entry; TABLE]>,
+    /// One less than the entries that are in use.
+    mask: usize,
+}
 
-/// What the next bits mean.
+/// What the next bits mean: a symbol, the bits of its code, the same with those that follow it; a byte each.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Entry {
-    pub(super) symbol: u8,
-    /// Bits of the code.
-    pub(super) length: u8,
-    /// The same with those that follow it.
-    pub(super) whole: u8,
+pub(super) struct Entry(u32);
+
+impl Entry {
+    const fn new(symbol: u8, length: u8, whole: u8) -> Self {
+        Self(u32::from_le_bytes([symbol, length, whole, 0]))
+    }
+
+    #[inline]
+    pub(super) const fn symbol(self) -> usize {
+        self.0 as usize & 0xff
+    }
+
+    #[inline]
+    pub(super) const fn length(self) -> usize {
+        self.0 as usize >> 8 & 0xff
+    }
+
+    #[inline]
+    pub(super) const fn whole(self) -> usize {
+        self.0 as usize >> 16
+    }
 }
 
 impl CodeTable {
     pub(super) fn new() -> Self {
-        Self(Box::new([Entry::default(); TABLE]))
+        Self { entries: Box::new([Entry::default(); TABLE]), mask: 0 }
     }
 
     /// Takes over a code, given by its lengths and by how many bits follow each symbol; false when the lengths are
@@ -126,11 +145,12 @@ impl CodeTable {
         }
         let entry = |symbol: u8, length: u8| {
             let whole = length + follow[usize::from(symbol)];
-            Entry { symbol, length, whole }
+            Entry::new(symbol, length, whole)
         };
         let mut used = (0_u8..=u8::MAX).zip(lengths).filter(|(_, length)| **length > 0);
         if let (Some((symbol, 1)), None) = (used.next(), used.next()) {
-            self.0.fill(entry(symbol, 1));
+            self.entries[0] = entry(symbol, 1);
+            self.mask = 0;
             return true;
         }
         // A code that leaves no bits without a meaning, and none with two.
@@ -139,11 +159,18 @@ impl CodeTable {
             return false;
         }
         let codes = codes(lengths);
+        // A table of the longest code that there is: most are shorter than the longest that there may be.
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        self.mask = (1 << longest) - 1;
+        let entries = &mut self.entries[..=self.mask & (TABLE - 1)];
         for ((symbol, length), code) in (0_u8..=u8::MAX).zip(lengths).zip(codes) {
             if *length > 0 {
-                let places = self.0[usize::from(code)..].iter_mut();
                 let entry = entry(symbol, *length);
-                places.step_by(1 << length).for_each(|place| *place = entry);
+                let mut place = usize::from(code);
+                while let Some(room) = entries.get_mut(place) {
+                    *room = entry;
+                    place += 1 << length;
+                }
             }
         }
         true
@@ -152,6 +179,6 @@ impl CodeTable {
     /// What these bits mean, the lowest first.
     #[inline]
     pub(super) fn read(&self, bits: u64) -> Entry {
-        self.0[bits as usize & (TABLE - 1)]
+        self.entries[bits as usize & self.mask & (TABLE - 1)]
     }
 }

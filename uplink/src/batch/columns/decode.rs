@@ -157,6 +157,170 @@ impl Side {
     }
 }
 
+/// Every column but those of shapes and ends.
+struct Columns {
+    durations: Vec<u64>,
+    addresses: [Addresses; 2],
+    initiator_ports: Vec<u16>,
+    responder_ports: Coded<u16>,
+    sides: [Side; 2],
+    handshake_rtts: Steady<u64>,
+}
+
+const SIDES: [[&str; 6]; 2] = [
+    [
+        "initiator packets",
+        "initiator length min",
+        "initiator length spread",
+        "initiator bytes",
+        "initiator length",
+        "initiator ttl",
+    ],
+    [
+        "responder packets",
+        "responder length min",
+        "responder length spread",
+        "responder bytes",
+        "responder length",
+        "responder ttl",
+    ],
+];
+
+impl Columns {
+    fn read(
+        unpacker: &mut Unpacker<'_>,
+        cuts: [Extent; KINDS - 1],
+        totals: &Extent,
+    ) -> Result<Self, DecodeError> {
+        let at = cuts.map(|cut| cut.durations);
+        let durations = unpacker.pieces("duration", at, totals.durations)?;
+        let names = ["initiator v4", "initiator v6"];
+        let at = cuts.map(|cut| cut.addresses[0]);
+        let initiators = Addresses::read(unpacker, names, at, totals.addresses[0])?;
+        let names = ["responder v4", "responder v6"];
+        let at = cuts.map(|cut| cut.addresses[1]);
+        let responders = Addresses::read(unpacker, names, at, totals.addresses[1])?;
+        let initiator_ports = unpacker.column("initiator port", totals.records)?;
+        let at = cuts.map(|cut| cut.records);
+        let responder_ports = dictionary::read(unpacker, "responder port", at, totals.records)?;
+        let sides = [
+            Side::read(unpacker, SIDES[0], totals.sides[0])?,
+            Side::read(unpacker, SIDES[1], totals.sides[1])?,
+        ];
+        let handshake_rtts = Steady::<u64>::read(unpacker, "handshake rtt", totals.rtts)?;
+        let mut first = handshake_rtts.first.as_slice().iter();
+        if let Some(large) = first.find(|rtt| u32::try_from(**rtt).is_err()) {
+            return Err(unpacker.value("handshake rtt", 0, *large, "at most 4294967295"));
+        }
+        let addresses = [initiators, responders];
+        Ok(Self { durations, addresses, initiator_ports, responder_ports, sides, handshake_rtts })
+    }
+
+    /// Puts TTLs and round-trip times together; `None` when there are not as many as their addresses need.
+    fn follow_addresses(&mut self, groups: &[Group]) -> Option<()> {
+        let Self { addresses, sides, handshake_rtts, .. } = self;
+        let mut ttls = [addresses[0].latest(), addresses[1].latest()];
+        let mut latest_rtts = addresses[1].latest();
+        let ttl_changed = |before: u8, change: u8| Some(before.wrapping_add(change));
+        let rtt_changed = |before: u64, change: u64| {
+            let changed = before.checked_add_signed(unzigzag(change))?;
+            u32::try_from(changed).is_ok().then_some(changed)
+        };
+        for Group { template, are_v4, sent, starts, count, .. } in groups {
+            for side in [0, 1] {
+                let is_v4 = are_v4[side];
+                let places = addresses[side].places(is_v4, starts.addresses[side], *count);
+                if sent[side] != Sent::Nothing {
+                    let latest = &mut ttls[side][usize::from(!is_v4)];
+                    sides[side].ttl.advance(places, latest, ttl_changed)?;
+                }
+                if side == 1 && template.handshake_rtt_us.is_some() {
+                    let latest = &mut latest_rtts[usize::from(!is_v4)];
+                    handshake_rtts.advance(places, latest, rtt_changed)?;
+                }
+            }
+        }
+        Some(())
+    }
+
+    /// Fills in the next record of a group, which ends then; `None` when it would start before time did.
+    #[inline]
+    fn fill(&self, group: &mut Group, end_ms: u64, record: &mut Record) -> Option<()> {
+        let number = group.read;
+        group.read += 1;
+        let starts = &group.starts;
+        record.end_ms = end_ms;
+        record.start_ms = if group.is_instant {
+            end_ms
+        } else {
+            end_ms.checked_sub(self.durations[starts.durations + number])?
+        };
+        let [initiators, responders] = &self.addresses;
+        let [initiator_v4, responder_v4] = group.are_v4;
+        let at = starts.addresses.map(|at| at.map(|at| at + number));
+        record.initiator = initiators.get(initiator_v4, at[0][usize::from(!initiator_v4)]);
+        record.responder = responders.get(responder_v4, at[1][usize::from(!responder_v4)]);
+        let at = starts.records + number;
+        record.initiator_port = self.initiator_ports[at];
+        record.responder_port =
+            self.responder_ports.values[self.responder_ports.places[at] as usize];
+        let at = starts.sides.map(|at| at.map(|at| at + number));
+        self.sides[0].fill(group.sent[0], at[0], &mut record.from_initiator);
+        self.sides[1].fill(group.sent[1], at[1], &mut record.from_responder);
+        if let Some(rtt_us) = &mut record.handshake_rtt_us {
+            *rtt_us = self.handshake_rtts.values[starts.rtts + number] as u32;
+        }
+        Some(())
+    }
+}
+
+/// The shapes, and which record has which.
+struct Groups {
+    groups: Vec<Group>,
+    /// Numbers of groups, by end.
+    of_record: Vec<u32>,
+    /// Where the values of each kind but the last end.
+    cuts: [Extent; KINDS - 1],
+    totals: Extent,
+}
+
+impl Groups {
+    fn read(unpacker: &mut Unpacker<'_>, count: usize) -> Result<Self, DecodeError> {
+        let shape_count = unpacker.number("shapes", count, "at most one for each record")?;
+        let shapes = shape::read(unpacker, shape_count)?;
+        let of_record: Vec<u32> = unpacker.column("shape", count)?;
+        if let Some(of) = of_record.iter().find(|of| **of as usize >= shape_count) {
+            return Err(unpacker.value("shape", 0, u64::from(*of), "a shape's number"));
+        }
+        let mut counts = vec![0; shape_count];
+        for of in &of_record {
+            counts[*of as usize] += 1;
+        }
+        let mut groups = Vec::with_capacity(shape_count);
+        let (mut totals, mut cuts) = (Extent::default(), [Extent::default(); KINDS - 1]);
+        let mut kind = 0;
+        for ((shape, template), count) in shapes.into_iter().zip(counts) {
+            if shape.kind() < kind {
+                let told = shape.kind() as u64;
+                return Err(unpacker.value("shape", 0, told, "in the order of kinds"));
+            }
+            kind = shape.kind();
+            groups.push(Group {
+                template,
+                are_v4: shape.are_v4(),
+                sent: shape.sent(),
+                is_instant: shape.is_instant(),
+                starts: totals,
+                count,
+                read: 0,
+            });
+            totals.add(shape, count);
+            cuts.iter_mut().skip(kind).for_each(|cut| *cut = totals);
+        }
+        Ok(Self { groups, of_record, cuts, totals })
+    }
+}
+
 /// Reads a column section of `count` records, which the caller has bounded.
 pub(in crate::batch) fn decode(
     section: &[u8],
@@ -164,135 +328,26 @@ pub(in crate::batch) fn decode(
     end_ms: u64,
 ) -> Result<Vec<Record>, DecodeError> {
     let mut unpacker = Unpacker::new(section);
-    let shape_count = unpacker.number("shapes", count, "at most one for each record")?;
-    let shapes = shape::read(&mut unpacker, shape_count)?;
-    let of_record: Vec<u32> = unpacker.column("shape", count)?;
-    if let Some(of) = of_record.iter().find(|of| **of as usize >= shape_count) {
-        return Err(unpacker.value("shape", 0, u64::from(*of), "a shape's number"));
-    }
-    let mut counts = vec![0; shape_count];
-    for of in &of_record {
-        counts[*of as usize] += 1;
-    }
-    let mut groups = Vec::with_capacity(shape_count);
-    let (mut totals, mut cuts) = (Extent::default(), [Extent::default(); KINDS - 1]);
-    let mut kind = 0;
-    for ((shape, template), count) in shapes.into_iter().zip(counts) {
-        if shape.kind() < kind {
-            return Err(unpacker.value("shape", 0, shape.kind() as u64, "in the order of kinds"));
-        }
-        kind = shape.kind();
-        groups.push(Group {
-            template,
-            are_v4: shape.are_v4(),
-            sent: shape.sent(),
-            is_instant: shape.is_instant(),
-            starts: totals,
-            count,
-            read: 0,
-        });
-        totals.add(shape, count);
-        cuts.iter_mut().skip(kind).for_each(|cut| *cut = totals);
-    }
-
+    let Groups { mut groups, of_record, cuts, totals } = Groups::read(&mut unpacker, count)?;
     let span = unpacker.varint("end")?;
     let ends: Vec<u64> = unpacker.column("end", count)?;
-    let durations: Vec<u64> =
-        unpacker.pieces("duration", cuts.map(|cut| cut.durations), totals.durations)?;
-    let names = [["initiator v4", "initiator v6"], ["responder v4", "responder v6"]];
-    let at = cuts.map(|cut| cut.addresses[0]);
-    let initiators = Addresses::read(&mut unpacker, names[0], at, totals.addresses[0])?;
-    let at = cuts.map(|cut| cut.addresses[1]);
-    let responders = Addresses::read(&mut unpacker, names[1], at, totals.addresses[1])?;
-    let initiator_ports: Vec<u16> = unpacker.column("initiator port", count)?;
-    let at = cuts.map(|cut| cut.records);
-    let responder_ports: Coded<u16> = dictionary::read(&mut unpacker, "responder port", at, count)?;
-    let names = [
-        "initiator packets",
-        "initiator length min",
-        "initiator length spread",
-        "initiator bytes",
-        "initiator length",
-        "initiator ttl",
-    ];
-    let mut from_initiator = Side::read(&mut unpacker, names, totals.sides[0])?;
-    let names = [
-        "responder packets",
-        "responder length min",
-        "responder length spread",
-        "responder bytes",
-        "responder length",
-        "responder ttl",
-    ];
-    let mut from_responder = Side::read(&mut unpacker, names, totals.sides[1])?;
-    let mut rtts = Steady::<u64>::read(&mut unpacker, "handshake rtt", totals.rtts)?;
-    if let Some(rtt) = rtts.first.as_slice().iter().find(|rtt| u32::try_from(**rtt).is_err()) {
-        return Err(unpacker.value("handshake rtt", 0, *rtt, "at most 4294967295"));
-    }
+    let mut columns = Columns::read(&mut unpacker, cuts, &totals)?;
     unpacker.end()?;
-
-    let mut initiator_ttls = initiators.latest();
-    let mut responder_ttls = responders.latest();
-    let mut rtts_us = responders.latest();
-    let ttl_changed = |before: u8, change: u8| Some(before.wrapping_add(change));
-    let rtt_changed = |before: u64, change: u64| {
-        let rtt_us = before.checked_add_signed(unzigzag(change))?;
-        u32::try_from(rtt_us).is_ok().then_some(rtt_us)
-    };
-    for Group { template, are_v4, sent, starts, count, .. } in &groups {
-        let places = initiators.places(are_v4[0], starts.addresses[0], *count);
-        let mut matching = Some(());
-        if sent[0] != Sent::Nothing {
-            let latest = &mut initiator_ttls[usize::from(!are_v4[0])];
-            matching = matching.and(from_initiator.ttl.advance(places, latest, ttl_changed));
-        }
-        let places = responders.places(are_v4[1], starts.addresses[1], *count);
-        if sent[1] != Sent::Nothing {
-            let latest = &mut responder_ttls[usize::from(!are_v4[1])];
-            matching = matching.and(from_responder.ttl.advance(places, latest, ttl_changed));
-        }
-        if template.handshake_rtt_us.is_some() {
-            let latest = &mut rtts_us[usize::from(!are_v4[1])];
-            matching = matching.and(rtts.advance(places, latest, rtt_changed));
-        }
-        if matching.is_none() {
-            let values = rtts.values.len() as u64;
-            return Err(unpacker.value("ttl or handshake rtt", 0, values, "one for each address"));
-        }
+    if columns.follow_addresses(&groups).is_none() {
+        let values = columns.handshake_rtts.values.len() as u64;
+        return Err(unpacker.value("ttl or handshake rtt", 0, values, "one for each address"));
     }
-
-    let mut records = Vec::with_capacity(count);
+    let mut records: Vec<Record> = Vec::with_capacity(count);
     let mut end_ms = end_ms.wrapping_sub(span);
     for (of, end) in of_record.iter().zip(&ends) {
-        let group = &mut groups[*of as usize];
-        let number = group.read;
-        group.read += 1;
-        let starts = &group.starts;
-        let mut record = group.template;
         end_ms = end_ms.wrapping_add(*end);
-        record.end_ms = end_ms;
-        record.start_ms = end_ms;
-        if !group.is_instant {
-            let duration = durations[starts.durations + number];
-            let Some(start_ms) = end_ms.checked_sub(duration) else {
-                return Err(unpacker.value("duration", 0, duration, "at most the end time"));
-            };
-            record.start_ms = start_ms;
+        let group = &mut groups[*of as usize];
+        // Filled in where it lies, so that it is copied once.
+        records.push(group.template);
+        let Some(record) = records.last_mut() else { break };
+        if columns.fill(group, end_ms, record).is_none() {
+            return Err(unpacker.value("duration", 0, end_ms, "at most the end time"));
         }
-        let [initiator_v4, responder_v4] = group.are_v4;
-        let at = starts.addresses.map(|at| at.map(|at| at + number));
-        record.initiator = initiators.get(initiator_v4, at[0][usize::from(!initiator_v4)]);
-        record.responder = responders.get(responder_v4, at[1][usize::from(!responder_v4)]);
-        let at = starts.records + number;
-        record.initiator_port = initiator_ports[at];
-        record.responder_port = responder_ports.values[responder_ports.places[at] as usize];
-        let at = starts.sides.map(|at| at.map(|at| at + number));
-        from_initiator.fill(group.sent[0], at[0], &mut record.from_initiator);
-        from_responder.fill(group.sent[1], at[1], &mut record.from_responder);
-        if let Some(rtt_us) = &mut record.handshake_rtt_us {
-            *rtt_us = rtts.values[starts.rtts + number] as u32;
-        }
-        records.push(record);
     }
     Ok(records)
 }

@@ -106,7 +106,7 @@ impl Order {
             return;
         }
         for shift in [0, DIGIT_BITS] {
-            let digit = |end_ms: u64| (end_ms - first >> shift) as usize & (DIGITS - 1);
+            let digit = |end_ms: u64| ((end_ms - first) >> shift) as usize & (DIGITS - 1);
             let mut places = [0; DIGITS];
             self.ends.iter().for_each(|end_ms| places[digit(*end_ms)] += 1);
             let mut sum = 0;
@@ -337,7 +337,7 @@ impl Encoder {
     fn refer_to_latest(&mut self, records: &[Record]) {
         let Self { order, addresses, sides, handshake_rtts, .. } = self;
         let mut ttls = [Latest::of(&addresses[0]), Latest::of(&addresses[1])];
-        let mut rtts_us = Latest::of(&addresses[1]);
+        let mut latest_rtts = Latest::of(&addresses[1]);
         let mut codes = [0, 1].map(|side: usize| {
             let Addresses { dictionary_v4, dictionary_v6, .. } = &addresses[side];
             [dictionary_v6.codes().iter(), dictionary_v4.codes().iter()]
@@ -362,7 +362,7 @@ impl Encoder {
                         continue;
                     }
                     let Some(rtt_us) = record.handshake_rtt_us else { continue };
-                    match rtts_us.replace(code, is_v4, rtt_us) {
+                    match latest_rtts.replace(code, is_v4, rtt_us) {
                         None => handshake_rtts.first.push(u64::from(rtt_us)),
                         Some(before) => {
                             let change = i64::from(rtt_us) - i64::from(before);

@@ -21,7 +21,7 @@
     reason = "bits are taken apart, and counts are bounded by the record count"
 )]
 
-use super::code::{CodeMaker, CodeTable, Entry, SYMBOLS_MAX, codes};
+use super::code::{CodeMaker, CodeTable, SYMBOLS_MAX, codes};
 use super::shape::KINDS;
 use crate::reader::{DecodeError, Reader, write_varint};
 
@@ -186,7 +186,10 @@ impl Packer {
             let value = frame.of(value.number());
             match small.get_mut(value as usize) {
                 Some(count) => *count = count.wrapping_add(1),
-                None => classes[class(value).0] += 1,
+                None => {
+                    let count = &mut classes[class(value).0 & (CLASSES - 1)];
+                    *count = count.wrapping_add(1);
+                }
             }
         }
         self.exact.clear();
@@ -273,20 +276,25 @@ impl Packer {
         let mut writer = BitWriter { bytes: &mut self.bytes, at: 0, bits: 0, count: 0 };
         let mut ends = [0; STREAMS];
         for (end, quarter) in ends.iter_mut().zip(values.chunks(values.len().div_ceil(STREAMS))) {
-            for value in quarter {
-                let value = frame.of(value.number());
-                if let Some(written) = written.get(value as usize) {
-                    writer.put(u64::from(written & 0x00ff_ffff), written >> 24);
-                    continue;
+            let (pairs, single) = quarter.as_chunks::<2>();
+            for pair in pairs {
+                let [one, other] = pair.map(|value| frame.of(value.number()));
+                match (written.get(one as usize), written.get(other as usize)) {
+                    // Two at a time, which are 42 bits at most.
+                    (Some(one), Some(other)) => {
+                        let (length, length_2) = (one >> 24, other >> 24);
+                        let bits = u64::from(one & 0x00ff_ffff)
+                            | u64::from(other & 0x00ff_ffff) << (length & 63);
+                        writer.put(bits, length + length_2);
+                    }
+                    _ => {
+                        writer.value(one, written, &of_class);
+                        writer.value(other, written, &of_class);
+                    }
                 }
-                let (class, follow) = class(value);
-                let (code, length) = of_class[class];
-                writer.put(code, length);
-                let (low, high) = (follow.min(32), follow.saturating_sub(32));
-                writer.put(value & ((1 << low) - 1), low);
-                if high > 0 {
-                    writer.put(value >> 32 & ((1 << high) - 1), high);
-                }
+            }
+            for value in single {
+                writer.value(frame.of(value.number()), written, &of_class);
             }
             *end = writer.end();
         }
@@ -305,7 +313,7 @@ impl Packer {
 impl Frame {
     #[inline]
     fn of(self, value: u64) -> u64 {
-        value.wrapping_sub(self.base) >> self.shift
+        value.wrapping_sub(self.base) >> (self.shift & 63)
     }
 }
 
@@ -331,6 +339,21 @@ impl BitWriter<'_> {
         self.at = self.at.wrapping_add(self.count as usize / 8);
         self.bits >>= self.count & 56;
         self.count &= 7;
+    }
+
+    /// Appends a value: as it is in the table of small values, or the code of its class and what follows.
+    #[inline]
+    fn value(&mut self, value: u64, written: &[u32], of_class: &[(u64, u32); CLASSES]) {
+        if let Some(written) = written.get(value as usize) {
+            return self.put(u64::from(written & 0x00ff_ffff), written >> 24);
+        }
+        let (class, follow) = class(value);
+        let (code, length) = of_class[class & (CLASSES - 1)];
+        let (low, high) = (follow.min(32), follow.saturating_sub(32));
+        self.put(code | (value & ((1 << low) - 1)) << (length & 63), length + low);
+        if high > 0 {
+            self.put(value >> 32 & ((1 << high) - 1), high);
+        }
     }
 
     /// Fills up the byte in hand; gives how many bytes there are.
@@ -588,14 +611,15 @@ impl Streams<'_> {
     #[inline]
     fn value<W: Word>(&self, place: &mut usize, value: &mut W) -> u64 {
         let bits = bits_at(self.section, *place);
-        let Entry { symbol, length, whole } = self.table.read(bits);
-        let Symbol { base, mask } = self.symbols[usize::from(symbol)];
+        let entry = self.table.read(bits);
+        let Symbol { base, mask } = self.symbols[entry.symbol()];
+        let whole = entry.whole();
         let more = if whole <= 56 {
-            bits >> (length & 63)
+            bits >> (entry.length() & 63)
         } else {
-            bits_at_wide(self.section, place.wrapping_add(usize::from(length)))
+            bits_at_wide(self.section, place.wrapping_add(entry.length()))
         };
-        *place = place.wrapping_add(usize::from(whole));
+        *place = place.wrapping_add(whole);
         let number = base | (more & mask);
         *value = W::of(number);
         number
