@@ -57,12 +57,12 @@ impl Evidence {
         Self { root }
     }
 
-    /// Keeps batches in one file; durable when it returns.
+    /// Keeps batches in one file, durable when it returns; gives the file.
     ///
     /// # Errors
     ///
     /// When the disk refuses; then nothing is kept.
-    pub fn keep(&self, batches: &[Bytes], received_ms: u64) -> Result<(), EvidenceError> {
+    pub fn keep(&self, batches: &[Bytes], received_ms: u64) -> Result<PathBuf, EvidenceError> {
         let folder = self.root.join(day(received_ms));
         if !folder.is_dir() {
             fs::create_dir_all(&folder).map_err(refused(&folder))?;
@@ -86,7 +86,7 @@ impl Evidence {
                     drop(fs::remove_file(left));
                 }
             }
-            return written;
+            return written.map(|()| path);
         }
         Err(EvidenceError::Crowded(folder))
     }

@@ -285,11 +285,20 @@ impl Writer {
 
     /// Keeps the evidence, then stores the rows: what is acknowledged has both, and what has no rows is sent again.
     async fn append(&mut self, received: &[Received], sealed: Vec<Bytes>) -> anyhow::Result<u64> {
+        let mut kept = None;
         if let Some(evidence) = self.evidence.clone() {
             let received_ms = received.first().map_or(0, |first| first.received_ms);
-            tokio::task::spawn_blocking(move || evidence.keep(&sealed, received_ms)).await??;
+            let keeping = tokio::task::spawn_blocking(move || evidence.keep(&sealed, received_ms));
+            kept = Some(keeping.await??);
         }
-        Ok(self.lake.append(received).await?)
+        let appended = self.lake.append(received).await;
+        if let (Err(_), Some(file)) = (&appended, kept)
+            && let Err(error) = std::fs::remove_file(&file)
+        {
+            // The batches come again, and with them an equal copy.
+            tracing::warn!(%error, file = %file.display(), "evidence without rows stays behind");
+        }
+        Ok(appended?)
     }
 
     /// The rows are durable whatever happens here, and the commit log has the summaries: a failure is mended by

@@ -1,5 +1,6 @@
 //! Takes batches that the backend has acknowledged; keeps their files, within a bound, so that a member can read every
-//! byte that has left. Never holds up the delivery: a batch that cannot be kept is removed, and counted.
+//! byte that has left. Never holds up the delivery, and never fills a disk: a batch that cannot be kept is removed, and
+//! counted; while less than a twentieth of the disk is free, none is kept.
 //!
 //! ```text
 //! STATE/sent/00000000001795258800-00000000000000000001.batch    as it was sent; names sort by age
@@ -55,15 +56,16 @@ impl Sent {
     ) -> Result<bool, SpoolError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let name = path.file_name().unwrap_or_default();
-        let kept = if disk_bytes > state.bytes_max {
-            Err("the bound")
+        let is_scarce = disk.is_scarce(&self.folder);
+        let kept = if is_scarce || disk_bytes > state.bytes_max {
+            Err(())
         } else {
             match disk.rename(path, &self.folder.join(name)) {
                 Ok(()) => Ok(()),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
                 Err(error) => {
                     tracing::warn!(%error, file = %path.display(), "a sent batch is not kept");
-                    Err("the disk")
+                    Err(())
                 }
             }
         };
@@ -80,7 +82,8 @@ impl Sent {
         let bytes_max = state.bytes_max;
         if kept.is_err() || state.bytes > bytes_max {
             // More than needed at a time, so that the folder is not listed for each batch.
-            self.shrink(disk, &mut state, bytes_max / 8 * 7);
+            let target = if is_scarce { 0 } else { bytes_max / 8 * 7 };
+            self.shrink(disk, &mut state, target);
         }
         Ok(true)
     }

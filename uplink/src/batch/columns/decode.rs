@@ -10,9 +10,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use flow::{Direction, Record};
 
 use super::dictionary::{self, Coded};
-use super::numbers::{Unpacker, Word};
+use super::numbers::Word;
 use super::predicted_bytes;
 use super::shape::{self, Extent, KINDS, Sent};
+use super::unpacker::Unpacker;
 use crate::reader::{DecodeError, unzigzag};
 
 /// A shape, while its records are read.
@@ -276,7 +277,7 @@ impl Columns {
 
 /// The shapes, and which record has which.
 struct Groups {
-    groups: Vec<Group>,
+    by_number: Vec<Group>,
     /// Numbers of groups, by end.
     of_record: Vec<u32>,
     /// Where the values of each kind but the last end.
@@ -317,7 +318,7 @@ impl Groups {
             totals.add(shape, count);
             cuts.iter_mut().skip(kind).for_each(|cut| *cut = totals);
         }
-        Ok(Self { groups, of_record, cuts, totals })
+        Ok(Self { by_number: groups, of_record, cuts, totals })
     }
 }
 
@@ -328,7 +329,8 @@ pub(in crate::batch) fn decode(
     end_ms: u64,
 ) -> Result<Vec<Record>, DecodeError> {
     let mut unpacker = Unpacker::new(section);
-    let Groups { mut groups, of_record, cuts, totals } = Groups::read(&mut unpacker, count)?;
+    let Groups { by_number: mut groups, of_record, cuts, totals } =
+        Groups::read(&mut unpacker, count)?;
     let span = unpacker.varint("end")?;
     let ends: Vec<u64> = unpacker.column("end", count)?;
     let mut columns = Columns::read(&mut unpacker, cuts, &totals)?;

@@ -13,8 +13,10 @@
 )]
 
 use super::distinct::{Distinct, Key};
-use super::numbers::{Packer, Unpacker, Word};
+use super::numbers::Word;
+use super::packer::Packer;
 use super::shape::KINDS;
+use super::unpacker::Unpacker;
 use crate::reader::{DecodeError, write_varint};
 
 /// A value that dictionaries hold, as one word or several.

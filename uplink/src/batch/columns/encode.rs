@@ -7,7 +7,8 @@ use flow::{Direction, Record};
 
 use super::dictionary::Dictionary;
 use super::distinct::Distinct;
-use super::numbers::{Packer, Word};
+use super::numbers::Word;
+use super::packer::Packer;
 use super::predicted_bytes;
 use super::shape::{self, Extent, KINDS, Sent, Shape};
 use crate::reader::{write_varint, zigzag};

@@ -11,7 +11,9 @@ mod dictionary;
 mod distinct;
 mod encode;
 mod numbers;
+mod packer;
 mod shape;
+mod unpacker;
 
 pub(super) use decode::decode;
 pub(super) use encode::Encoder;

@@ -7,7 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use flow::{Direction, EndReason, Handshake, Outer, Record, RoleEvidence};
 
 use super::distinct::Key;
-use super::numbers::{Packer, Unpacker};
+use super::packer::Packer;
+use super::unpacker::Unpacker;
 use crate::reader::DecodeError;
 
 const PORTS_KNOWN: u16 = 1;
