@@ -235,5 +235,6 @@ fn line<'a>(batch: &KeptBatch, bytes: &[u8], opened: &'a Result<Batch, OpenError
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digit = |nibble| char::from_digit(u32::from(nibble), 16).unwrap_or('?');
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(digit).collect()
 }

@@ -61,10 +61,10 @@ fn columns(records: &[Record]) -> Result<Vec<Column>> {
         Arc::new(UInt64Array::from_iter_values(records.iter().map(of)))
     };
     let bool = |of: fn(&Record) -> bool| -> ArrayRef {
-        Arc::new(BooleanArray::from_iter(records.iter().map(|record| Some(of(record)))))
+        Arc::new(records.iter().map(|record| Some(of(record))).collect::<BooleanArray>())
     };
     let rtts: ArrayRef =
-        Arc::new(UInt32Array::from_iter(records.iter().map(|record| record.handshake_rtt_us)));
+        Arc::new(records.iter().map(|record| record.handshake_rtt_us).collect::<UInt32Array>());
     let mut columns: Vec<Column> = [
         ("start_ms", time(|r| r.start_ms)),
         ("end_ms", time(|r| r.end_ms)),
@@ -110,7 +110,7 @@ fn side(
         Arc::new(UInt16Array::from_iter_values(sides().map(get)))
     };
     let fragmented: ArrayRef =
-        Arc::new(BooleanArray::from_iter(sides().map(|side| Some(side.fragmented))));
+        Arc::new(sides().map(|side| Some(side.fragmented)).collect::<BooleanArray>());
     columns.extend(
         [
             ("packets", word(|d| d.packets)),

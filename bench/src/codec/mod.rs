@@ -34,7 +34,7 @@ use table::{Figure, Parts};
 /// What `codec` takes.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Print JSON: {"rows": [{"name", "bytes_per_flow", "encode_ns", "decode_ns"}]}.
+    /// Print JSON: `{"rows": [{"name", "bytes_per_flow", "encode_ns", "decode_ns"}]}`.
     #[arg(long)]
     json: bool,
     /// Records in a batch.
@@ -58,12 +58,11 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let batches = match &options.capture {
-        Some(file) => captured(file, options.records as usize)?,
-        None => {
-            let mut mix = Mix::new(options.seed);
-            (0..options.batches).map(|_| mix.records(options.records as usize)).collect()
-        }
+    let batches = if let Some(file) = &options.capture {
+        captured(file, options.records as usize)?
+    } else {
+        let mut mix = Mix::new(options.seed);
+        (0..options.batches).map(|_| mix.records(options.records as usize)).collect()
     };
     let names = formats::NAMES
         .iter()

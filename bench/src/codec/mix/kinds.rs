@@ -317,7 +317,7 @@ fn tunnel(draw: &mut Draw) -> Record {
     let initiator = outside(5_000_000 + number, false);
     let address = IpAddr::V4(Ipv4Addr::from_bits(0xcb00_7105));
     let gate = Host { address, ttl: 63, rtt_us: 300, bare: 0 };
-    let is_esp = number % 4 == 0;
+    let is_esp = number.is_multiple_of(4);
     let port = 1_024 + u16::try_from(scattered(number.into()) % 60_000).expect("16 bits");
     let (ports, protocol) = if is_esp { ([0, 0], ESP) } else { ([port, 51_820], protocol::UDP) };
     let mut record = between(initiator, gate, ports, protocol);

@@ -20,7 +20,7 @@
 //! | 25 | NTP and other small datagrams | |
 //! | 20 | echo and other ICMP | |
 //! | 15 | late packets of flows that ended | one or two, no handshake, roles by port |
-//! | 10 | tunnels (WireGuard, ESP) | parts of a minute with thousands of packets |
+//! | 10 | tunnels (`WireGuard`, ESP) | parts of a minute with thousands of packets |
 //!
 //! Records come in the order in which a sensor writes them: those cut by the active timeout at
 //! once, those that end with FIN or RST 2 s later, the others after the idle timeout of 15 s: so far their ends lie behind.
@@ -149,7 +149,7 @@ fn bare(is_v6: bool, has_timestamps: bool) -> u16 {
     14 + if is_v6 { 40 } else { 20 } + 20 + if has_timestamps { 12 } else { 0 }
 }
 
-/// The same number each time, far from those of its neighbours (the finisher of SplitMix64).
+/// The same number each time, far from those of its neighbours (the finisher of `SplitMix64`).
 fn scattered(number: u64) -> u64 {
     let x = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);

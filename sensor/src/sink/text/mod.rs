@@ -50,7 +50,7 @@ impl JsonLines {
     /// With the Community ID as the output has it, or without, since it follows from the other fields.
     #[must_use]
     pub const fn new(community_ids: bool) -> Self {
-        Self(Native::new(community_ids))
+        Self(if community_ids { Native::new() } else { Native::without_community_ids() })
     }
 
     /// Appends a line for each record.
@@ -75,7 +75,7 @@ impl TextSink {
     /// JSON lines with our own names.
     #[must_use]
     pub fn native(files: Files) -> Self {
-        Self::new(Box::new(Native::new(true)), files)
+        Self::new(Box::new(Native::new()), files)
     }
 
     /// JSON lines with the names of the Elastic Common Schema; `interfaces` are the names of those

@@ -47,8 +47,13 @@ pub(super) struct Native {
 }
 
 impl Native {
-    pub(super) const fn new(community_ids: bool) -> Self {
-        Self { calendar: Calendar::new(), community_ids }
+    pub(super) const fn new() -> Self {
+        Self { calendar: Calendar::new(), community_ids: true }
+    }
+
+    /// Without what follows from the other fields.
+    pub(super) const fn without_community_ids() -> Self {
+        Self { calendar: Calendar::new(), community_ids: false }
     }
 
     fn time(&mut self, out: &mut Vec<u8>, ms: Option<u64>) {

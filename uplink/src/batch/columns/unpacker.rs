@@ -1,8 +1,4 @@
 //! Takes bytes; gives columns, see [`super::numbers`]. Never gives more values than its caller names.
-#![expect(
-    clippy::cast_possible_truncation,
-    reason = "bits are taken apart, and counts are bounded by the record count"
-)]
 
 use super::code::{CodeTable, SYMBOLS_MAX};
 use super::numbers::{CLASSES, CODED, EQUAL, EXACT_MAX, PLAIN, STREAMS, Word, class_base};
