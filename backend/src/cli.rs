@@ -22,6 +22,7 @@ use crate::query::{self, Format};
 use crate::report::{self, Asked};
 use crate::serve;
 use crate::status::Status;
+use crate::verify;
 
 /// What the process takes beside a query's own memory: the program, stacks, buffers of the files it reads.
 const MEMORY_BESIDE_BYTES: u64 = 2 << 30;
@@ -124,6 +125,24 @@ enum Command {
     /// The rows that are missing in the lake were acknowledged, so no sensor has them any more. Findings that they
     /// made stay.
     AcceptLake(Data),
+    /// Check the sealed batches that are kept as evidence, and name the first break.
+    ///
+    /// Every batch has to be whole, signed by its sensor's key, and follow from the one before it; every one that was
+    /// stored has to be there. What a sensor's spool gave up, as it says itself, is no break. Exit code: 0, or 1 when
+    /// there is a break. A `serve` may run meanwhile.
+    Verify {
+        #[command(flatten)]
+        data: Data,
+        /// Only this sensor.
+        #[arg(long, value_name = "ID")]
+        sensor: Option<String>,
+        /// These files in place of the folder's evidence: some of it, or batches from a sensor's spool.
+        #[arg(long, value_name = "FILE", num_args = 1..)]
+        from: Vec<PathBuf>,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print what is stored, by numbers.
     Status {
         #[command(flatten)]
@@ -263,6 +282,19 @@ impl Cli {
             Command::AcceptLake(data) => {
                 let accepted = Folder::open(&data.folder)?.accept_lake().await?;
                 print_accepted(accepted, out)
+            }
+            Command::Verify { data, sensor, from, json } => {
+                let folder = Folder::open(&data.folder)?;
+                let asked = verify::Asked { sensor, files: from };
+                let verdict =
+                    verify::verify(&folder.database().await?, &folder.evidence(), &asked).await?;
+                if json {
+                    print_json(&verdict, out)?;
+                } else {
+                    verify::print(&verdict, out)?;
+                }
+                anyhow::ensure!(verdict.breaks() == 0, "the evidence is broken");
+                Ok(())
             }
             Command::Status { data, json } => {
                 let status = Status::read(&Folder::open(&data.folder)?).await?;

@@ -4,6 +4,7 @@
 //! backend.toml     settings
 //! backend.sqlite   members, codes, sensors, batch summaries, findings
 //! ca/              the authority's and the backend's keys
+//! evidence/        sealed batches as they were received, a folder a day
 //! lake/flows/      the Delta Lake table of flow records
 //! spill/           what large queries put aside; may be emptied while nothing runs
 //! serve.lock       held by the process that stores
@@ -19,6 +20,7 @@ use uplink::{AuthorityError, CertificateAuthority, FileError};
 
 use crate::config::{self, Config, ConfigError};
 use crate::database::{Database, DatabaseError, Forgotten};
+use crate::evidence::Evidence;
 use crate::lake::{Lake, LakeError, SessionLimits};
 
 /// Why a data folder cannot be used.
@@ -253,6 +255,12 @@ impl Folder {
             memory_bytes_max: config.query_memory_bytes_max,
             spill_folder: self.root.join("spill"),
         }
+    }
+
+    /// Its sealed batches.
+    #[must_use]
+    pub fn evidence(&self) -> Evidence {
+        Evidence::new(self.root.join("evidence"))
     }
 
     /// The right to store; given back when the file is dropped, or the process ends in any way.

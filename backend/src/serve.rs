@@ -37,6 +37,7 @@ pub async fn serve(
     let (stored, to_judge) = mpsc::channel(STORED_GROUPS_MAX);
     let (ingest, requests) = Ingest::new(database.clone());
     let writer = Writer::new(lake, database.clone(), config.ingest, stored).await?;
+    let writer = writer.keeping(folder.evidence());
     let writing = tokio::spawn(writer.run(requests));
     let judging = tokio::spawn(detector.run(to_judge));
 

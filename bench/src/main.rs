@@ -1,7 +1,8 @@
 //! `spanwatch-bench`: makes captures, puts them on a wire, makes traffic with real sockets, and measures the XDP
-//! program and the replay. In: a scenario, or a capture file. Out: frames, and figures. Of what the sensor makes of the
+//! program, the replay and the batch format. In: a scenario, or a capture file. Out: frames, and figures. Of what the sensor makes of the
 //! frames it looks at nothing but how many were counted.
 
+mod codec;
 mod count;
 mod generate;
 mod inject;
@@ -33,6 +34,8 @@ enum Command {
     Traffic(traffic::Options),
     /// Measure `replay` beside other flow probes on the same captures.
     Offline(offline::Options),
+    /// Measure how small and how fast batches are, beside other formats of the same records.
+    Codec(codec::Options),
     /// Measure what the XDP program costs a packet, beside other designs; needs root.
     Xdp(xdp::Options),
 }
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Command::Inject(options) => inject::run(&options),
         Command::Traffic(options) => traffic::run(&options),
         Command::Offline(options) => offline::run(&options),
+        Command::Codec(options) => codec::run(&options),
         Command::Xdp(options) => xdp::run(&options),
     };
     match outcome {

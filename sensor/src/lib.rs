@@ -15,6 +15,7 @@ mod pages;
 mod pcap;
 mod pipeline;
 mod replay;
+mod sent;
 mod sink;
 mod summary;
 mod top;
@@ -48,9 +49,10 @@ pub use pipeline::{
     Source, SourceError, SourceFacts, Speed, deliver, replay, run, run_source,
 };
 pub use replay::{FrameCounts, FrameObserver, Replay, ReplayClock, Tick, replay_all};
+pub use sent::{SentError, SentOptions, sent};
 pub use sink::{
-    Files, IpfixSettings, IpfixSink, NullSink, Outputs, ParquetSink, Rotation, SealingSettings,
-    Sink, SinkError, SinkTotals, TextSink, UplinkSink,
+    Files, IpfixSettings, IpfixSink, JsonLines, NullSink, Outputs, ParquetSink, Rotation,
+    SealingSettings, Sink, SinkError, SinkTotals, TextSink, UplinkSink, ipfix_messages,
 };
 pub use summary::{
     CaptureSummary, EthertypeSummary, FileSummary, HostSummary, ProtocolSummary, SUMMARY_NAME,

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use sensor::{
     After, AfterCounting, AttachBy, AttachMode, Balance, BalanceError, Bounded, CPUS_MAX,
     Collector, Config, Cpu, DoctorOptions, Messages, Options, Outcome, OutputKind, PipelineError,
-    SUMMARY_NAME, Schema, ScreenError, Speed, Tab, TopError, TopOptions,
+    SUMMARY_NAME, Schema, ScreenError, SentError, SentOptions, Speed, Tab, TopError, TopOptions,
 };
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
@@ -131,6 +131,12 @@ enum Command {
         #[arg(long, value_name = "MS")]
         within_ms: Option<WithinMs>,
     },
+    /// Show every batch that has left for the backend or waits, and every record in it.
+    ///
+    /// Reads the files in the state folder, which are what was sent, byte for byte; a sensor may run
+    /// meanwhile. How much is kept: `uplink.sent_bytes_max`. Exit code: 0, 1 when a file is damaged, 2
+    /// when there is nothing to read.
+    Sent(SentArgs),
     /// Print the books as equations: from the port to the backend, whether every frame is accounted for.
     ///
     /// Exit code: 0 when they balance, 1 when they do not, 2 when they cannot be read.
@@ -143,6 +149,26 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Args)]
+struct SentArgs {
+    /// Print a JSON object for each batch.
+    #[arg(long)]
+    json: bool,
+    /// After each batch its records, as JSON lines.
+    #[arg(long)]
+    records: bool,
+    /// Only this batch, as the list names it: boot epoch, hyphen, sequence.
+    #[arg(long, value_name = "EPOCH-SEQUENCE", value_parser = batch_name)]
+    batch: Option<(u64, u64)>,
+}
+
+fn batch_name(text: &str) -> Result<(u64, u64), String> {
+    let numbers = text
+        .split_once('-')
+        .and_then(|(epoch, sequence)| Some((epoch.parse().ok()?, sequence.parse().ok()?)));
+    numbers.ok_or_else(|| "expected two numbers, such as 1795258800-1".to_owned())
 }
 
 /// How long it is watched before one screen is printed, seconds.
@@ -339,6 +365,7 @@ fn configuration(cli: &Cli) -> anyhow::Result<Config> {
             | Command::Enroll { .. }
             | Command::Identity { .. }
             | Command::Deliver { .. }
+            | Command::Sent(_)
             | Command::Balance { .. },
         )
         | None => (None, None),
@@ -409,6 +436,7 @@ fn act(cli: Cli, config: &Config, messages: Messages) -> anyhow::Result<ExitCode
         }
         Some(Command::Identity { json }) => return identity(json, config),
         Some(Command::Deliver { within_ms }) => return deliver(within_ms, config),
+        Some(Command::Sent(args)) => return show_sent(&args, config),
         Some(Command::Balance { file, json }) => return balance(file, json, config),
         None => anyhow::bail!("no command is given; see --help"),
     };
@@ -521,6 +549,21 @@ fn deliver(within_ms: Option<WithinMs>, config: &Config) -> anyhow::Result<ExitC
         anyhow::bail!("the delivery ended early: {fault}");
     }
     Ok(if delivered.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn show_sent(args: &SentArgs, config: &Config) -> anyhow::Result<ExitCode> {
+    let options = SentOptions { json: args.json, records: args.records, only: args.batch };
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    match sensor::sent(&config.uplink.state_dir, &options, &mut out) {
+        Ok(0) => Ok(ExitCode::SUCCESS),
+        Ok(_damaged) => Ok(ExitCode::FAILURE),
+        // Whoever looks at the first lines only has seen enough.
+        Err(SentError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error @ SentError::Write(_)) => Err(error.into()),
+        Err(error) => Ok(fail(&error.into(), 2)),
+    }
 }
 
 fn balance(file: Option<PathBuf>, json: bool, config: &Config) -> anyhow::Result<ExitCode> {

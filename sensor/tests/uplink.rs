@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sensor::{Balance, Config, Options, Outcome, OutputKind};
+use sensor::{Balance, Config, Options, Outcome, OutputKind, SentOptions};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -164,6 +164,27 @@ fn what_is_sealed_arrives_or_waits() {
     assert_eq!(outcome.faults, Vec::<String>::new());
     assert_eq!((outcome.summary.records_sealed, outcome.summary.records_acked), (150, 0));
     assert_eq!((outcome.summary.records_waiting, outcome.summary.records_lost), (150, 0));
+
+    // Every byte that has left, and that waits, can be read by who owns the box.
+    let options = SentOptions { json: true, records: true, only: None };
+    let mut shown = Vec::new();
+    assert_eq!(sensor::sent(&state, &options, &mut shown).expect("the folder is there"), 0);
+    let lines: Vec<serde_json::Value> = shown
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).expect("JSON"))
+        .collect();
+    let (batches, records): (Vec<_>, Vec<_>) =
+        lines.into_iter().partition(|line| line.get("whereabouts").is_some());
+    let where_ = |name: &str| batches.iter().filter(|batch| batch["whereabouts"] == name).count();
+    assert_eq!((where_("sent"), where_("waiting"), records.len()), (10, 2, 950 + 150));
+    assert_eq!(records[0]["responder_port"], 53);
+    let mut table = Vec::new();
+    let options = SentOptions::default();
+    assert_eq!(sensor::sent(&state, &options, &mut table).expect("the folder is there"), 0);
+    let table = String::from_utf8(table).expect("text");
+    assert!(table.contains("10 batches were sent: 950 records"), "{table}");
+    assert!(table.contains("2 batches wait: 150 records"), "{table}");
 
     // A delivery without a capture says that they still wait.
     let mut config = Config::default();

@@ -49,7 +49,7 @@ mod wire;
 pub use authority::{AuthorityError, CertificateAuthority, IssuedCertificate};
 pub use batch::{
     BATCH_BYTES_MAX, Batch, BatchHeader, OpenError, RECORDS_MAX, SENSOR_VERSION_LENGTH_MAX,
-    SealError, batch_blake3, open, open_header, seal, time_range, verify,
+    SealError, Sealer, batch_blake3, open, open_header, open_signed, seal, time_range, verify,
 };
 pub use card::{IdentityCard, identity_card};
 pub use certificate::Validity;
@@ -65,6 +65,6 @@ pub use private::{FileError, check_own};
 pub use reader::DecodeError;
 pub use renew::renew_if_due;
 pub use serve::{ServeError, ServeOptions, ServeTotals, serve};
-pub use spool::{Recovery, SpoolError};
+pub use spool::{KeptBatch, KeptBatches, Recovery, SpoolError, Whereabouts};
 pub use state::{Identity, StateError};
 pub use tls::TlsError;

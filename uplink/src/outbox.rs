@@ -9,7 +9,7 @@ use thiserror::Error;
 use tokio::sync::Notify;
 
 use crate::BatchId;
-use crate::batch::{BatchHeader, OpenError, SealError, batch_blake3, seal, time_range};
+use crate::batch::{BatchHeader, OpenError, SealError, Sealer, batch_blake3, time_range};
 use crate::certificate::Validity;
 use crate::spool::{Disk, Key, RealDisk, Recovery, Spool, SpoolError};
 use crate::state::{Credentials, Identity, StateError, StateFolder};
@@ -141,6 +141,11 @@ impl SpoolHandle {
         self.0.credentials.certificate.validity()
     }
 
+    /// From now on sent batches take at most so much of the disk; 0 keeps none. Without it: 256 MiB.
+    pub fn set_sent_bytes_max(&self, bytes_max: u64) {
+        self.0.spool.set_sent_bytes_max(bytes_max);
+    }
+
     /// Batches and records that wait now.
     #[must_use]
     pub fn waiting(&self) -> (u64, u64) {
@@ -153,6 +158,7 @@ impl SpoolHandle {
 #[derive(Debug)]
 pub struct Outbox {
     shared: Arc<Shared>,
+    sealer: Sealer,
     boot_epoch: u64,
     next_sequence: u64,
     previous_blake3: [u8; 32],
@@ -181,6 +187,7 @@ impl Outbox {
         let boot_epoch = shared.state.next_boot_epoch(options.now_ms)?;
         Ok(Self {
             shared: Arc::new(shared),
+            sealer: Sealer::new(),
             boot_epoch,
             next_sequence: 1,
             previous_blake3: [0; 32],
@@ -248,7 +255,7 @@ impl Outbox {
             previous_blake3: self.previous_blake3,
             sensor_version: self.sensor_version.clone(),
         };
-        let bytes = seal(&header, records, &self.shared.credentials.key)?;
+        let bytes = self.sealer.seal(&header, records, &self.shared.credentials.key)?;
         let checksum = batch_blake3(&bytes)?;
         let key = Key { boot_epoch: self.boot_epoch, sequence: self.next_sequence };
         let evicted = self.shared.spool.store(key, &bytes, count)?;

@@ -1,5 +1,7 @@
 //! What the lake's commit log says of each batch, in a form that can be asked by time.
 
+use std::collections::BTreeMap;
+
 use flow::Books;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
@@ -95,6 +97,21 @@ fn batch(row: &SqliteRow) -> Result<BatchRow, DatabaseError> {
     })
 }
 
+/// One batch that is in the lake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredBatch {
+    /// Whose it is.
+    pub sensor: String,
+    /// Its boot epoch.
+    pub boot_epoch: u64,
+    /// Its position in that epoch.
+    pub sequence: u64,
+    /// When the backend had it, milliseconds since the Unix epoch.
+    pub received_ms: u64,
+    /// Records in it.
+    pub records: u64,
+}
+
 impl Database {
     /// The lake version up to which [`Database::apply`] has copied; 0 is the empty table.
     ///
@@ -151,6 +168,50 @@ impl Database {
         .await?;
         transaction.commit().await?;
         Ok(())
+    }
+
+    /// Every batch, without what it says.
+    ///
+    /// # Errors
+    ///
+    /// When the database refuses.
+    pub async fn stored_batches(&self) -> Result<Vec<StoredBatch>, DatabaseError> {
+        let rows =
+            sqlx::query("SELECT sensor, boot_epoch, sequence, received_ms, records FROM batches")
+                .fetch_all(&self.pool)
+                .await?;
+        rows.iter()
+            .map(|row| {
+                let number = |name: &'static str| unsigned("a batch's number", row.try_get(name)?);
+                Ok(StoredBatch {
+                    sensor: row.try_get("sensor")?,
+                    boot_epoch: number("boot_epoch")?,
+                    sequence: number("sequence")?,
+                    received_ms: number("received_ms")?,
+                    records: number("records")?,
+                })
+            })
+            .collect()
+    }
+
+    /// The public key of every sensor that was ever enrolled, revoked ones too.
+    ///
+    /// # Errors
+    ///
+    /// When the database refuses, or holds a key that is none.
+    pub async fn public_keys(&self) -> Result<BTreeMap<String, [u8; 32]>, DatabaseError> {
+        let rows = sqlx::query("SELECT id, public_key FROM sensors").fetch_all(&self.pool).await?;
+        rows.iter()
+            .map(|row| {
+                let id: String = row.try_get("id")?;
+                let key: Vec<u8> = row.try_get("public_key")?;
+                let key = key.try_into().map_err(|_key: Vec<u8>| DatabaseError::Corrupt {
+                    what: "a public key of sensor",
+                    value: id.clone(),
+                })?;
+                Ok((id, key))
+            })
+            .collect()
     }
 
     /// Every boot epoch of every sensor that there are batches of.

@@ -19,7 +19,7 @@ use thiserror::Error;
 
 pub use audit::AuditLine;
 pub(crate) use audit::{Event, Note};
-pub use batches::{BatchRow, Forgotten, SensorState};
+pub use batches::{BatchRow, Forgotten, SensorState, StoredBatch};
 pub use findings::StoredFinding;
 pub(crate) use members::told;
 pub use members::{Member, NAME_LENGTH_MAX, Redeemed, Sensor};

@@ -34,7 +34,7 @@ const QUEUE_BATCHES_MAX: usize = 16;
 pub(crate) enum Request {
     Commit {
         batch: Box<Batch>,
-        bytes: u64,
+        bytes: Bytes,
         answer: oneshot::Sender<Result<Commit, CommitError>>,
     },
     LastSequence {
@@ -83,7 +83,7 @@ impl Intake for Ingest {
         }
         let (answer, answered) = oneshot::channel();
         let stopping = || CommitError::Retry(STOPPING.to_owned());
-        let request = Request::Commit { batch: Box::new(batch), bytes: bytes.len() as u64, answer };
+        let request = Request::Commit { batch: Box::new(batch), bytes, answer };
         self.requests.send(request).await.map_err(|_closed| stopping())?;
         answered.await.map_err(|_dropped| stopping())?
     }

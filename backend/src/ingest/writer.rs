@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use uplink::{Batch, Commit, CommitError, IntakeError, SensorId};
 
 use super::{Request, Requests, now_ms};
 use crate::database::Database;
+use crate::evidence::Evidence;
 use crate::lake::{self, Lake, LakeError, Received, Summary};
 use crate::trouble::Trouble;
 
@@ -56,6 +58,8 @@ impl Stored {
 #[derive(Default)]
 struct Group {
     batches: Vec<(Received, Answer)>,
+    /// The same as they came, byte for byte.
+    sealed: Vec<Bytes>,
     /// Batches that came twice within the group: answered with it.
     repeated: Vec<Answer>,
     highest: BTreeMap<Session, u64>,
@@ -67,6 +71,7 @@ pub struct Writer {
     lake: Lake,
     database: Database,
     settings: Settings,
+    evidence: Option<Evidence>,
     stored: mpsc::Sender<Stored>,
     watermarks: HashMap<Session, Option<u64>>,
     /// Sessions with a batch that was handed back: nothing later of them is taken until they start again.
@@ -95,6 +100,7 @@ impl Writer {
             lake,
             database,
             settings,
+            evidence: None,
             stored,
             watermarks: HashMap::new(),
             halted: HashSet::new(),
@@ -105,6 +111,13 @@ impl Writer {
         };
         writer.catch_up().await?;
         Ok(writer)
+    }
+
+    /// From now on every batch is kept there as it came, before it is stored.
+    #[must_use]
+    pub fn keeping(mut self, evidence: Evidence) -> Self {
+        self.evidence = Some(evidence);
+        self
     }
 
     /// Works until every [`super::Ingest`] is gone and the queue is empty.
@@ -162,7 +175,13 @@ impl Writer {
         }
     }
 
-    async fn handle_batch(&mut self, batch: Batch, bytes: u64, answer: Answer, group: &mut Group) {
+    async fn handle_batch(
+        &mut self,
+        batch: Batch,
+        bytes: Bytes,
+        answer: Answer,
+        group: &mut Group,
+    ) {
         let header = &batch.header;
         let session = (header.sensor.clone(), header.boot_epoch);
         if self.halted.contains(&session) {
@@ -196,7 +215,9 @@ impl Writer {
         group.records += batch.records.len();
         // Never backwards, so that the order in the lake is the order of arrival.
         self.last_received_ms = now_ms().max(self.last_received_ms);
-        let received = Received { batch, received_ms: self.last_received_ms, bytes };
+        let length = bytes.len() as u64;
+        let received = Received { batch, received_ms: self.last_received_ms, bytes: length };
+        group.sealed.push(bytes);
         group.batches.push((received, answer));
     }
 
@@ -221,10 +242,10 @@ impl Writer {
 
     async fn commit(&mut self, group: Group) {
         self.try_to_catch_up().await;
-        let Group { batches, repeated, highest, records } = group;
+        let Group { batches, sealed, repeated, highest, records } = group;
         let (received, answers): (Vec<Received>, Vec<Answer>) = batches.into_iter().unzip();
         let started = Instant::now();
-        match self.lake.append(&received).await {
+        match self.append(&received, sealed).await {
             Err(error) => {
                 if let Some(attempts) = self.storing.handle_failure(Instant::now()) {
                     tracing::error!(
@@ -260,6 +281,24 @@ impl Writer {
                 self.after_commit(Stored { received, answers: new.chain(old).collect() }).await;
             }
         }
+    }
+
+    /// Keeps the evidence, then stores the rows: what is acknowledged has both, and what has no rows is sent again.
+    async fn append(&mut self, received: &[Received], sealed: Vec<Bytes>) -> anyhow::Result<u64> {
+        let mut kept = None;
+        if let Some(evidence) = self.evidence.clone() {
+            let received_ms = received.first().map_or(0, |first| first.received_ms);
+            let keeping = tokio::task::spawn_blocking(move || evidence.keep(&sealed, received_ms));
+            kept = Some(keeping.await??);
+        }
+        let appended = self.lake.append(received).await;
+        if let (Err(_), Some(file)) = (&appended, kept)
+            && let Err(error) = std::fs::remove_file(&file)
+        {
+            // The batches come again, and with them an equal copy.
+            tracing::warn!(%error, file = %file.display(), "evidence without rows stays behind");
+        }
+        Ok(appended?)
     }
 
     /// The rows are durable whatever happens here, and the commit log has the summaries: a failure is mended by

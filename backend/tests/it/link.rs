@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use backend::listing::{SensorLine, members, print_sensors, sensors};
 use backend::serve::serve;
 use backend::status::Status;
+use backend::verify::{Asked, verify};
 use flow::Books;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -165,7 +166,21 @@ async fn a_sensor_enrols_delivers_survives_a_restart_and_is_revoked() -> Result<
     assert_eq!(sensor.books.map(|books| books.records_sealed), Some(1_040));
     assert!(status.findings >= 1, "the scan was found before it was acknowledged");
 
-    let database = lab.database().await?;
+    // What was received is kept, and a flipped bit of it shows.
+    let (database, evidence) = (lab.database().await?, lab.folder.evidence());
+    let verdict = verify(&database, &evidence, &Asked::default()).await?;
+    let found = &verdict.sensors[enrolled.sensor.as_str()];
+    assert_eq!((verdict.breaks(), found.batches, found.records), (0, 21, 1_040), "{verdict:?}");
+    let file = evidence.files()?.pop().context("there is evidence")?;
+    let whole = std::fs::read(&file)?;
+    let mut flipped = whole.clone();
+    flipped[200] ^= 1;
+    std::fs::write(&file, flipped)?;
+    let verdict = verify(&database, &evidence, &Asked::default()).await?;
+    let first = verdict.sensors[enrolled.sensor.as_str()].first_break.clone();
+    assert_eq!(first.and_then(|first| first.batch).map(|(_, sequence)| sequence), Some(21));
+    std::fs::write(&file, whole)?;
+
     database.revoke_sensor(enrolled.sensor.as_str(), 1).await?;
     let (line, table) = sensor_line(&lab).await?;
     assert!(line.last_received_ms.is_some_and(|ms| ms >= line.enrolled_ms), "{line:?}");

@@ -234,6 +234,9 @@ sections! {
         /// Size of the spool, bytes: 1048576 to 1099511627776. The oldest batch goes when it is
         /// full.
         spool_bytes_max: Bounded<1_048_576, 1_099_511_627_776> = Bounded::fixed::<1_073_741_824>();
+        /// Disk for batches that the backend has, so that `sent` can show every byte that left, bytes: 0
+        /// to 1099511627776. The oldest go when it is full; 0 keeps none.
+        sent_bytes_max: Bounded<0, 1_099_511_627_776> = Bounded::fixed::<268_435_456>();
         /// Records of one batch: 1 to 65536.
         batch_records_max: Bounded<1, 65_536> = Bounded::fixed::<8_192>();
         /// Longest time before a batch is sealed, milliseconds: 10 to 60000.

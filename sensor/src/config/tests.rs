@@ -352,6 +352,9 @@ fn default_file() {
         # Size of the spool, bytes: 1048576 to 1099511627776. The oldest batch goes when it is
         # full.
         spool_bytes_max = 1073741824
+        # Disk for batches that the backend has, so that `sent` can show every byte that left, bytes: 0
+        # to 1099511627776. The oldest go when it is full; 0 keeps none.
+        sent_bytes_max = 268435456
         # Records of one batch: 1 to 65536.
         batch_records_max = 8192
         # Longest time before a batch is sealed, milliseconds: 10 to 60000.

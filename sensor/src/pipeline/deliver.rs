@@ -73,6 +73,7 @@ pub fn deliver(config: &Config, within: Option<Duration>) -> Result<Delivered, P
     let folder = &config.uplink.state_dir;
     let unusable = |source: OutboxError| PipelineError::Uplink { folder: folder.clone(), source };
     let (spool, recovery) = SpoolHandle::open(folder).map_err(unusable)?;
+    spool.set_sent_bytes_max(config.uplink.sent_bytes_max.get());
     let Recovery { batches_quarantined, batches_superseded, .. } = recovery;
     renew(&spool)?;
     let (batches, records) = spool.waiting();

@@ -359,6 +359,7 @@ fn open_uplink(
         now_ms: wall_ms(),
     })
     .map_err(|source| PipelineError::Uplink { folder: settings.state_dir.clone(), source })?;
+    outbox.spool().set_sent_bytes_max(settings.sent_bytes_max.get());
     let totals = outbox.totals();
     // What an earlier identity left is evicted from the start, so it was found, too.
     let waiting = totals.records_waiting + totals.recovery.records_superseded;

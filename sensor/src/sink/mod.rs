@@ -19,8 +19,8 @@ use thiserror::Error;
 
 pub use self::parquet::ParquetSink;
 pub use files::{Files, Rotation};
-pub use ipfix::{IpfixSettings, IpfixSink};
-pub use text::TextSink;
+pub use ipfix::{IpfixSettings, IpfixSink, ipfix_messages};
+pub use text::{JsonLines, TextSink};
 pub use uplink::{SealingSettings, UplinkSink};
 
 /// Records handed over at once.

@@ -1,13 +1,13 @@
 //! Takes records; gives sealed bytes that anybody can check years later, and the way back. Never reads a clock,
 //! never touches a disk.
 //!
-//! One batch, version 1, all numbers little-endian (`docs/format.md` has the same map with every field):
+//! One batch, version 2, all numbers little-endian (`docs/format.md` has the same map with every field):
 //!
 //! ```text
 //!  0          8         10        12          16           20
 //! ┌──────────┬─────────┬─────────┬───────────┬────────────┬────────┬─────────┬────────┬───────────┐
 //! │ SPWBATCH │ version │ zero    │ header    │ columns    │ header │ columns │ BLAKE3 │ Ed25519   │
-//! │ magic    │ u16 = 1 │ u16     │ bytes u32 │ bytes u32  │        │         │ 32     │ 64        │
+//! │ magic    │ u16 = 2 │ u16     │ bytes u32 │ bytes u32  │        │         │ 32     │ 64        │
 //! └──────────┴─────────┴─────────┴───────────┴────────────┴────────┴─────────┴────────┴───────────┘
 //! ```
 //!
@@ -16,10 +16,11 @@
 //! a batch that was taken out or exchanged later is missed.
 
 mod columns;
-mod dictionary;
 mod header;
 #[cfg(test)]
 mod tests;
+
+use std::fmt;
 
 use bytes::Bytes;
 use flow::{Books, Record};
@@ -37,7 +38,7 @@ pub const BATCH_BYTES_MAX: usize = 16 << 20;
 pub const SENSOR_VERSION_LENGTH_MAX: usize = 64;
 
 const MAGIC: [u8; 8] = *b"SPWBATCH";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 /// Magic, version, zero, and the two lengths.
 const PREAMBLE: usize = 20;
 const CHECKSUM: usize = blake3::OUT_LEN;
@@ -92,7 +93,7 @@ impl BatchHeader {
 pub struct Batch {
     /// What it says about itself.
     pub header: BatchHeader,
-    /// Its records, in the order in which they were sealed.
+    /// Its records, by their ends; those with equal ends in the order in which they were sealed.
     pub records: Vec<Record>,
 }
 
@@ -134,9 +135,6 @@ pub enum SealError {
     /// The result would be longer than a reader accepts.
     #[error("the batch would have {0} bytes, more than {BATCH_BYTES_MAX}")]
     TooLong(usize),
-    /// zstd failed.
-    #[error("zstd could not compress: {0}")]
-    Compress(#[source] std::io::Error),
 }
 
 /// Why bytes are not a batch.
@@ -184,37 +182,85 @@ pub fn time_range(records: &[Record], sealed_ms: u64) -> (u64, u64) {
     (start.unwrap_or(sealed_ms), end.unwrap_or(sealed_ms))
 }
 
-/// Encodes, compresses, checksums and signs records.
+/// Encodes, compresses, checksums and signs records; keeps the memory that this takes for the next batch.
+pub struct Sealer {
+    encoder: columns::Encoder,
+    /// How long the last batch was: room for the next one.
+    length: usize,
+}
+
+impl Default for Sealer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealer").field("length", &self.length).finish_non_exhaustive()
+    }
+}
+
+impl Sealer {
+    /// One that has sealed nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { encoder: columns::Encoder::new(true), length: 0 }
+    }
+
+    /// One whose batches are larger but whole all the same: for measuring what compression costs.
+    #[must_use]
+    pub fn without_compression() -> Self {
+        Self { encoder: columns::Encoder::new(false), length: 0 }
+    }
+
+    /// Seals records, in any order; equal input gives equal bytes, whatever was sealed before.
+    ///
+    /// # Errors
+    ///
+    /// When the header contradicts the records, or a bound of the format is exceeded.
+    pub fn seal(
+        &mut self,
+        header: &BatchHeader,
+        records: &[Record],
+        key: &SigningKey,
+    ) -> Result<Bytes, SealError> {
+        check(header, records)?;
+        let mut out = Vec::with_capacity(PREAMBLE + HEADER_BYTES_MAX + self.length + TRAILER);
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&[0; PREAMBLE - 10]);
+        header::encode(header, &mut out);
+        let header_bytes = out.len() - PREAMBLE;
+        self.encoder.encode(records, header.end_ms, &mut out);
+        let length = out.len() + TRAILER;
+        if length > BATCH_BYTES_MAX {
+            return Err(SealError::TooLong(length));
+        }
+        self.length = length;
+        let lengths = [header_bytes, out.len() - PREAMBLE - header_bytes];
+        for (at, length) in [12, 16].into_iter().zip(lengths) {
+            let length = u32::try_from(length).map_err(|_large| SealError::TooLong(length))?;
+            out[at..at + 4].copy_from_slice(&length.to_le_bytes());
+        }
+        let checksum = *blake3::hash(&out).as_bytes();
+        out.extend_from_slice(&checksum);
+        out.extend_from_slice(&key.sign(&signed_message(&checksum)));
+        Ok(out.into())
+    }
+}
+
+/// Seals records once; whoever seals often keeps a [`Sealer`].
 ///
 /// # Errors
 ///
-/// When the header contradicts the records, or a bound of the format is exceeded.
+/// As [`Sealer::seal`].
 pub fn seal(
     header: &BatchHeader,
     records: &[Record],
     key: &SigningKey,
 ) -> Result<Bytes, SealError> {
-    check(header, records)?;
-    let mut out = Vec::with_capacity(PREAMBLE + HEADER_BYTES_MAX + records.len() * 24 + TRAILER);
-    out.extend_from_slice(&MAGIC);
-    out.extend_from_slice(&VERSION.to_le_bytes());
-    out.extend_from_slice(&[0; PREAMBLE - 10]);
-    header::encode(header, &mut out);
-    let header_bytes = out.len() - PREAMBLE;
-    columns::encode(records, header.end_ms, &mut out).map_err(SealError::Compress)?;
-    let length = out.len() + TRAILER;
-    if length > BATCH_BYTES_MAX {
-        return Err(SealError::TooLong(length));
-    }
-    let lengths = [header_bytes, out.len() - PREAMBLE - header_bytes];
-    for (at, length) in [12, 16].into_iter().zip(lengths) {
-        let length = u32::try_from(length).map_err(|_large| SealError::TooLong(length))?;
-        out[at..at + 4].copy_from_slice(&length.to_le_bytes());
-    }
-    let checksum = *blake3::hash(&out).as_bytes();
-    out.extend_from_slice(&checksum);
-    out.extend_from_slice(&key.sign(&signed_message(&checksum)));
-    Ok(out.into())
+    Sealer::new().seal(header, records, key)
 }
 
 fn check(header: &BatchHeader, records: &[Record]) -> Result<(), SealError> {
@@ -264,7 +310,7 @@ fn parts(bytes: &[u8]) -> Result<Parts<'_>, OpenError> {
     }
     let version = reader.u16("version")?;
     if version != VERSION {
-        return Err(reader.value_at("version", 8, u64::from(version), "1").into());
+        return Err(reader.value_at("version", 8, u64::from(version), "2").into());
     }
     let zero = reader.u16("zero")?;
     if zero != 0 {
@@ -291,7 +337,21 @@ fn parts(bytes: &[u8]) -> Result<Parts<'_>, OpenError> {
 ///
 /// Names the place, the field, the offset and the value that is wrong.
 pub fn open(bytes: &[u8]) -> Result<Batch, OpenError> {
+    decode(&parts(bytes)?)
+}
+
+/// Reads a batch that was signed by this key, after checking that it was.
+///
+/// # Errors
+///
+/// As [`open`] and [`verify`].
+pub fn open_signed(bytes: &[u8], public_key: &[u8; PUBLIC_KEY_LENGTH]) -> Result<Batch, OpenError> {
     let parts = parts(bytes)?;
+    check_signature(&parts, public_key)?;
+    decode(&parts)
+}
+
+fn decode(parts: &Parts<'_>) -> Result<Batch, OpenError> {
     let header = header::decode(parts.header)?;
     let count = usize::try_from(header.records).unwrap_or(0);
     let records = columns::decode(parts.columns, count, header.end_ms)?;
@@ -318,7 +378,13 @@ pub fn open_header(bytes: &[u8]) -> Result<BatchHeader, OpenError> {
 ///
 /// When they are not.
 pub fn verify(bytes: &[u8], public_key: &[u8; PUBLIC_KEY_LENGTH]) -> Result<(), OpenError> {
-    let parts = parts(bytes)?;
+    check_signature(&parts(bytes)?, public_key)
+}
+
+fn check_signature(
+    parts: &Parts<'_>,
+    public_key: &[u8; PUBLIC_KEY_LENGTH],
+) -> Result<(), OpenError> {
     if signed_by(public_key, &signed_message(&parts.checksum), parts.signature) {
         Ok(())
     } else {

@@ -350,7 +350,7 @@ impl<'a> Courier<'a> {
     }
 
     fn remove(&mut self, key: Key, duplicate: bool) {
-        match self.shared.spool.remove(key) {
+        match self.shared.spool.acknowledged(key) {
             Ok(None) => {}
             Ok(Some(entry)) => {
                 self.totals.batches_acked += 1;

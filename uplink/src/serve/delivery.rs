@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use super::connections::over;
 use super::{Backend, STREAMS_AFTER, WINDOW_BYTES_AFTER};
 use crate::Peer;
-use crate::batch::{Batch, open, verify};
+use crate::batch::{Batch, open_signed};
 use crate::certificate::PeerCertificate;
 use crate::intake::{Commit, CommitError, Intake};
 use crate::spool::Key;
@@ -278,8 +278,8 @@ fn count<I>(backend: &Backend<I>, peer: &Peer, key: Key, outcome: &Outcome) {
 async fn judge(peer: Peer, key: Key, bytes: Bytes) -> Result<Batch, String> {
     // Decoding a large batch takes milliseconds, which would hold up other connections.
     let judged = tokio::task::spawn_blocking(move || {
-        verify(&bytes, &peer.public_key).map_err(|error| error.to_string())?;
-        let batch = open(&bytes).map_err(|error| error.to_string())?;
+        let opened = open_signed(&bytes, &peer.public_key);
+        let batch = opened.map_err(|error| error.to_string())?;
         let header = &batch.header;
         if (&header.member, &header.sensor) != (&peer.member, &peer.sensor) {
             let (member, sensor) = (&header.member, &header.sensor);

@@ -1,4 +1,4 @@
-//! The four operations by which the spool changes the disk, so that a test can let each of them fail.
+//! The operations by which the spool changes the disk, so that a test can let each of them fail.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -15,6 +15,10 @@ pub(crate) trait Disk: Send + Sync + std::fmt::Debug {
     fn sync_folder(&self, path: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Whether the disk of a folder is nearly full: less than a twentieth of it is free.
+    fn is_scarce(&self, _folder: &Path) -> bool {
+        false
+    }
 }
 
 /// The disk there is.
@@ -38,5 +42,9 @@ impl Disk for RealDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         std::fs::remove_file(path)
+    }
+
+    fn is_scarce(&self, folder: &Path) -> bool {
+        rustix::fs::statvfs(folder).is_ok_and(|disk| disk.f_bavail < disk.f_blocks / 20)
     }
 }

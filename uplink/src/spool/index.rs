@@ -107,6 +107,11 @@ impl SpoolIndex {
         self.entries.len()
     }
 
+    /// What one of them takes of the disk; 0 when it is none.
+    pub(crate) fn disk_bytes_of(&self, key: Key) -> u64 {
+        self.entries.get(&key).map_or(0, |entry| entry.disk_bytes)
+    }
+
     /// What all of them take of the disk.
     pub(crate) fn disk_bytes(&self) -> u64 {
         self.disk_bytes

@@ -16,13 +16,17 @@
 
 mod disk;
 mod index;
+mod kept;
+mod sent;
+#[cfg(test)]
+mod sent_tests;
 mod superseded;
 #[cfg(test)]
 mod tests;
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -31,12 +35,14 @@ use thiserror::Error;
 
 pub(crate) use disk::{Disk, RealDisk};
 pub(crate) use index::{Entry, Key, Size, SpoolIndex};
+pub use kept::{KeptBatch, KeptBatches, Whereabouts};
 pub(crate) use superseded::waiting;
 
 use crate::batch::BATCH_BYTES_MAX;
 use crate::private::{self, FileError};
 use crate::state::Identity;
 use crate::{BatchHeader, SensorId, open_header};
+use sent::Sent;
 use superseded::Superseded;
 
 /// Files kept in `quarantine` and in `rejected`, each: enough to find a cause, and a bound on the disk.
@@ -105,6 +111,7 @@ pub(crate) struct Spool {
     quarantine: PathBuf,
     rejected: PathBuf,
     superseded: PathBuf,
+    sent: Sent,
     bytes_max: u64,
     disk: Box<dyn Disk>,
     index: Mutex<SpoolIndex>,
@@ -118,14 +125,15 @@ impl Spool {
         identity: &Identity,
         disk: Box<dyn Disk>,
     ) -> Result<(Self, Recovery), SpoolError> {
-        let [folder, quarantine, rejected, superseded] =
-            ["spool", "quarantine", "rejected", "superseded"].map(|name| state.join(name));
-        for path in [&folder, &quarantine, &rejected, &superseded] {
+        let [folder, quarantine, rejected, superseded, sent] =
+            ["spool", "quarantine", "rejected", "superseded", "sent"].map(|name| state.join(name));
+        for path in [&folder, &quarantine, &rejected, &superseded, &sent] {
             private::make_folder(path)?;
         }
         private::sync_folder(state)?;
         let index = Mutex::default();
-        let spool = Self { folder, quarantine, rejected, superseded, bytes_max, disk, index };
+        let sent = Sent::open(sent)?;
+        let spool = Self { folder, quarantine, rejected, superseded, sent, bytes_max, disk, index };
         let recovery = spool.recover(&identity.sensor)?;
         Ok((spool, recovery))
     }
@@ -199,13 +207,19 @@ impl Spool {
         }
         let path = self.path(key);
         let temporary = path.with_extension(TEMPORARY_SUFFIX);
-        let stored = self
-            .disk
-            .write_new(&temporary, bytes)
-            .map_err(disk_error("write", &temporary))
-            .and_then(|()| {
-                self.disk.rename(&temporary, &path).map_err(disk_error("rename a file to", &path))
-            });
+        let written = match self.disk.write_new(&temporary, bytes) {
+            Err(error)
+                if error.kind() == ErrorKind::StorageFull
+                    && self.sent.give_room(self.disk.as_ref(), length) =>
+            {
+                drop(self.disk.remove(&temporary));
+                self.disk.write_new(&temporary, bytes)
+            }
+            written => written,
+        };
+        let stored = written.map_err(disk_error("write", &temporary)).and_then(|()| {
+            self.disk.rename(&temporary, &path).map_err(disk_error("rename a file to", &path))
+        });
         if let Err(error) = stored {
             // The half-written file goes, so that a full disk does not become fuller with every attempt.
             if let Err(left) = self.disk.remove(&temporary) {
@@ -253,11 +267,23 @@ impl Spool {
     pub(crate) fn remove(&self, key: Key) -> Result<Option<Entry>, SpoolError> {
         let path = self.path(key);
         match self.disk.remove(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
                 Err(disk_error("remove", &path)(error))
             }
             _ => Ok(self.index().remove(key)),
         }
+    }
+
+    /// Takes a batch out of the line that the backend has, and keeps its file among the sent ones.
+    pub(crate) fn acknowledged(&self, key: Key) -> Result<Option<Entry>, SpoolError> {
+        let disk_bytes = self.index().disk_bytes_of(key);
+        self.sent.keep(self.disk.as_ref(), &self.path(key), disk_bytes)?;
+        Ok(self.index().remove(key))
+    }
+
+    /// From now on at most so much of the disk is for sent batches.
+    pub(crate) fn set_sent_bytes_max(&self, bytes_max: u64) {
+        self.sent.set_bytes_max(bytes_max);
     }
 
     /// Takes a batch out of the line that the backend refused, and keeps its file beside the spool.
@@ -333,7 +359,7 @@ fn set_aside(disk: &dyn Disk, path: &Path, folder: &Path) -> Result<(), SpoolErr
     let name = path.file_name().unwrap_or(OsStr::new("nameless"));
     let to = folder.join(name);
     match disk.rename(path, &to) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
             return Err(disk_error("rename a file to", &to)(error));
         }
         _ => {}

@@ -6,6 +6,7 @@
 //! STATE/identity/         identity.json, sensor.key, sensor.pem, authority.pem; appears at once, as a whole
 //! STATE/boot_epoch        a decimal number
 //! STATE/spool/            sealed batches that the backend does not have yet
+//! STATE/sent/             sealed batches that the backend has, as far as the bound allows
 //! STATE/superseded/       batches of an earlier identity of this box
 //! STATE/quarantine/       spool files that were damaged here
 //! STATE/rejected/         batches that the backend refused

@@ -20,12 +20,28 @@ use flow::{Books, Record};
 
 use super::{Sink, SinkError, SinkTotals};
 use crate::config::{Collector, Transport};
+use encoder::{Encoder, MESSAGE_BYTES_MIN};
 use exporter::{Exporter, Shared};
 use link::Link;
 
 /// Lists of records that wait for the sending thread: with those of one call of the outputs, up to 65,536
 /// records, or about 15 MB.
 const QUEUE_LISTS_MAX: usize = 64;
+
+/// Messages of one session in memory, as a collector would get them one after another, for whoever compares formats.
+pub fn ipfix_messages(
+    records: &[Record],
+    message_bytes_max: usize,
+    export_s: u32,
+    out: &mut Vec<u8>,
+) {
+    let mut encoder = Encoder::new(0, message_bytes_max.max(MESSAGE_BYTES_MIN), u64::MAX);
+    let mut keep = |message: encoder::Message<'_>| out.extend_from_slice(message.bytes);
+    for record in records {
+        encoder.handle_record(record, export_s, &mut keep);
+    }
+    encoder.poll_message(export_s, &mut keep);
+}
 
 /// How records are exported.
 #[derive(Clone, Debug)]

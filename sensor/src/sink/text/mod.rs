@@ -43,6 +43,22 @@ trait Format: Send {
     fn end(&mut self, _now_ms: u64, _out: &mut Vec<u8>) {}
 }
 
+/// Lines of the native schema in memory, for whoever compares formats.
+pub struct JsonLines(Native);
+
+impl JsonLines {
+    /// With the Community ID as the output has it, or without, since it follows from the other fields.
+    #[must_use]
+    pub const fn new(community_ids: bool) -> Self {
+        Self(if community_ids { Native::new() } else { Native::without_community_ids() })
+    }
+
+    /// Appends a line for each record.
+    pub fn write(&mut self, records: &[Record], out: &mut Vec<u8>) {
+        self.0.write(records, out);
+    }
+}
+
 /// Writes records as text.
 pub struct TextSink {
     format: Box<dyn Format>,

@@ -42,11 +42,18 @@ const RESPONDER: SideNames = side_names!("responder");
 /// Our own names.
 pub(super) struct Native {
     calendar: Calendar,
+    /// Whether lines have the Community ID, which follows from their other fields.
+    community_ids: bool,
 }
 
 impl Native {
     pub(super) const fn new() -> Self {
-        Self { calendar: Calendar::new() }
+        Self { calendar: Calendar::new(), community_ids: true }
+    }
+
+    /// Without what follows from the other fields.
+    pub(super) const fn without_community_ids() -> Self {
+        Self { calendar: Calendar::new(), community_ids: false }
     }
 
     fn time(&mut self, out: &mut Vec<u8>, ms: Option<u64>) {
@@ -67,7 +74,7 @@ impl Native {
         self.time(out, known.start_ms);
         out.extend_from_slice(b",\"end_time\":");
         self.time(out, known.end_ms);
-        if let Some(id) = known.community_id() {
+        if let Some(id) = self.community_ids.then(|| known.community_id()).flatten() {
             out.extend_from_slice(b",\"community_id\":\"");
             out.extend_from_slice(id.as_str().as_bytes());
             out.push(b'"');

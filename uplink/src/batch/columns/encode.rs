@@ -1,0 +1,377 @@
+//! Takes records; appends their columns. Keeps the memory that it needed, and the compressor's, for the next batch.
+#![expect(clippy::cast_possible_truncation, reason = "a batch has at most 65,536 records")]
+
+use std::net::IpAddr;
+
+use flow::{Direction, Record};
+
+use super::dictionary::Dictionary;
+use super::distinct::Distinct;
+use super::numbers::Word;
+use super::packer::Packer;
+use super::predicted_bytes;
+use super::shape::{self, Extent, KINDS, Sent, Shape};
+use crate::reader::{write_varint, zigzag};
+
+/// Makes column sections.
+pub(in crate::batch) struct Encoder {
+    packer: Packer,
+    order: Order,
+    ends: Vec<u64>,
+    durations: Vec<u64>,
+    handshake_rtts: Steady<u64>,
+    addresses: [Addresses; 2],
+    initiator_ports: Vec<u16>,
+    responder_ports: Vec<u16>,
+    responder_port: Dictionary<u16>,
+    sides: [Side; 2],
+}
+
+/// Milliseconds of ends are sorted by their lowest bits, then by so many more: 70 minutes. What spans longer is
+/// sorted another way.
+const DIGIT_BITS: u32 = 11;
+const DIGITS: usize = 1 << DIGIT_BITS;
+
+/// The records by end, and by shape.
+#[derive(Default)]
+struct Order {
+    ends: Vec<u64>,
+    /// Numbers of records.
+    by_end: Vec<u32>,
+    sorted: Vec<u32>,
+    distinct: Distinct<Shape>,
+    /// The number of each record's shape among the different ones.
+    shape_of: Vec<u32>,
+    /// Its number in the batch, by end.
+    of_record: Vec<u32>,
+    shapes: Vec<Shape>,
+    /// Where each shape begins in `records`, and the end of the last one.
+    starts: Vec<usize>,
+    /// Numbers of records, those of a shape together.
+    records: Vec<u32>,
+    /// Where the values of each kind but the last end.
+    cuts: [Extent; KINDS - 1],
+}
+
+impl Order {
+    fn fill(&mut self, records: &[Record]) {
+        self.by_end(records);
+        self.distinct.fill(records.iter().map(Shape::of), &mut self.shape_of);
+        let distinct = self.distinct.values();
+        let mut ranked: Vec<_> = (0..)
+            .zip(distinct)
+            .map(|(number, (shape, count))| (shape.kind(), !count, number))
+            .collect();
+        ranked.sort_unstable();
+        let mut rank_of = vec![0; distinct.len()];
+        let mut next = Vec::with_capacity(distinct.len());
+        self.shapes.clear();
+        self.starts.clear();
+        self.cuts = [Extent::default(); KINDS - 1];
+        let mut start = 0;
+        for (rank, (kind, _, number)) in (0..).zip(ranked) {
+            let (shape, count) = distinct[number];
+            rank_of[number] = rank;
+            self.shapes.push(shape);
+            self.starts.push(start);
+            next.push(start);
+            start += count as usize;
+            for cut in &mut self.cuts[kind.min(KINDS - 1)..] {
+                cut.add(shape, count as usize);
+            }
+        }
+        self.starts.push(start);
+        self.records.clear();
+        self.records.resize(records.len(), 0);
+        self.of_record.clear();
+        self.of_record.extend(self.by_end.iter().map(|record| {
+            let rank: u32 = rank_of[self.shape_of[*record as usize] as usize];
+            let place = &mut next[rank as usize];
+            self.records[*place] = *record;
+            *place += 1;
+            rank
+        }));
+    }
+
+    /// Sorts the numbers of the records by their ends; equal ends keep their order.
+    fn by_end(&mut self, records: &[Record]) {
+        self.ends.clear();
+        self.ends.extend(records.iter().map(|record| record.end_ms));
+        let first = self.ends.iter().copied().min().unwrap_or(0);
+        let span = self.ends.iter().copied().max().unwrap_or(0) - first;
+        self.by_end.clear();
+        // A batch has at most 65,536 records.
+        self.by_end.extend(0..records.len() as u32);
+        if span >= 1 << (2 * DIGIT_BITS) {
+            self.by_end.sort_by_key(|number| self.ends[*number as usize]);
+            return;
+        }
+        for shift in [0, DIGIT_BITS] {
+            let digit = |end_ms: u64| ((end_ms - first) >> shift) as usize & (DIGITS - 1);
+            let mut places = [0; DIGITS];
+            self.ends.iter().for_each(|end_ms| places[digit(*end_ms)] += 1);
+            let mut sum = 0;
+            for place in &mut places {
+                sum += std::mem::replace(place, sum);
+            }
+            self.sorted.resize(records.len(), 0);
+            for number in &self.by_end {
+                let place = &mut places[digit(self.ends[*number as usize])];
+                self.sorted[*place] = *number;
+                *place += 1;
+            }
+            std::mem::swap(&mut self.by_end, &mut self.sorted);
+        }
+    }
+
+    /// Each shape, with the numbers of its records.
+    fn groups(&self) -> impl Iterator<Item = (Shape, &[u32])> {
+        let starts = self.starts.windows(2);
+        self.shapes
+            .iter()
+            .zip(starts)
+            .map(|(shape, start)| (*shape, &self.records[start[0]..start[1]]))
+    }
+}
+
+/// The addresses of all initiators, or of all responders.
+#[derive(Default)]
+struct Addresses {
+    v4: Vec<u32>,
+    v6: Vec<u128>,
+    dictionary_v4: Dictionary<u32>,
+    dictionary_v6: Dictionary<u128>,
+}
+
+impl Addresses {
+    fn clear(&mut self) {
+        self.v4.clear();
+        self.v6.clear();
+    }
+
+    fn push(&mut self, address: IpAddr) {
+        match address {
+            IpAddr::V4(v4) => self.v4.push(v4.to_bits()),
+            IpAddr::V6(v6) => self.v6.push(v6.to_bits()),
+        }
+    }
+
+    fn write(&mut self, cuts: [[usize; 2]; KINDS - 1], packer: &mut Packer, out: &mut Vec<u8>) {
+        self.dictionary_v4.fill(&self.v4);
+        self.dictionary_v6.fill(&self.v6);
+        self.dictionary_v4.write(cuts.map(|[v4, _]| v4), packer, out);
+        self.dictionary_v6.write(cuts.map(|[_, v6]| v6), packer, out);
+    }
+}
+
+/// What the latest record with each address had.
+struct Latest<T> {
+    v4: Vec<Option<T>>,
+    v6: Vec<Option<T>>,
+}
+
+impl<T: Copy> Latest<T> {
+    fn of(addresses: &Addresses) -> Self {
+        let empty = |entries: usize| vec![None; entries + 1];
+        let v4 = empty(addresses.dictionary_v4.entries());
+        Self { v4, v6: empty(addresses.dictionary_v6.entries()) }
+    }
+
+    /// Gives what was there before; `None` for an address that is new or occurs once.
+    #[inline]
+    fn replace(&mut self, code: u32, is_v4: bool, value: T) -> Option<T> {
+        let latest = if is_v4 { &mut self.v4 } else { &mut self.v6 };
+        latest.get_mut(code as usize).filter(|_| code > 0).and_then(|latest| latest.replace(value))
+    }
+}
+
+/// Values that hardly change while the address is the same: each is the first of its address, or a change.
+#[derive(Default)]
+struct Steady<T> {
+    first: Vec<T>,
+    change: Vec<T>,
+}
+
+impl<T: Word> Steady<T> {
+    fn clear(&mut self) {
+        self.first.clear();
+        self.change.clear();
+    }
+
+    fn write(&self, packer: &mut Packer, out: &mut Vec<u8>) {
+        write_varint(out, self.first.len() as u64);
+        packer.column(&self.first, out);
+        packer.column(&self.change, out);
+    }
+}
+
+/// What initiators sent, or responders.
+#[derive(Default)]
+struct Side {
+    packets: Vec<u64>,
+    length_min: Vec<u16>,
+    spread: Vec<u16>,
+    bytes: Vec<u64>,
+    ttl: Steady<u8>,
+    /// Lengths of sides that sent one packet.
+    length: Vec<u16>,
+}
+
+impl Side {
+    fn clear(&mut self) {
+        self.packets.clear();
+        self.length_min.clear();
+        self.spread.clear();
+        self.bytes.clear();
+        self.ttl.clear();
+        self.length.clear();
+    }
+
+    #[inline]
+    fn push(&mut self, sent: Sent, side: &Direction) {
+        if sent == Sent::Nothing {
+            return;
+        }
+        if sent == Sent::One {
+            self.length.push(side.length_min);
+            return;
+        }
+        let Direction { packets, length_min, length_max, bytes, .. } = *side;
+        self.packets.push(packets);
+        self.length_min.push(length_min);
+        self.spread.push(length_max.wrapping_sub(length_min));
+        self.bytes.push(bytes.wrapping_sub(predicted_bytes(packets, length_min, length_max)));
+    }
+
+    fn write(&self, packer: &mut Packer, out: &mut Vec<u8>) {
+        packer.column(&self.packets, out);
+        packer.column(&self.length_min, out);
+        packer.column(&self.spread, out);
+        packer.column(&self.bytes, out);
+        packer.column(&self.length, out);
+        self.ttl.write(packer, out);
+    }
+}
+
+impl Encoder {
+    /// `compresses` is false for measuring what the rest costs.
+    pub(in crate::batch) fn new(compresses: bool) -> Self {
+        Self {
+            packer: Packer::new(compresses),
+            order: Order::default(),
+            ends: Vec::new(),
+            durations: Vec::new(),
+            handshake_rtts: Steady::default(),
+            addresses: Default::default(),
+            initiator_ports: Vec::new(),
+            responder_ports: Vec::new(),
+            responder_port: Dictionary::default(),
+            sides: Default::default(),
+        }
+    }
+
+    /// Appends the column section of at most 65,536 records, each of which ends at or after its start.
+    pub(in crate::batch) fn encode(&mut self, records: &[Record], end_ms: u64, out: &mut Vec<u8>) {
+        self.order.fill(records);
+        let packer = &mut self.packer;
+        write_varint(out, self.order.shapes.len() as u64);
+        shape::write(&self.order.shapes, packer, out);
+        packer.column(&self.order.of_record, out);
+
+        let ends = self.order.by_end.iter().map(|number| self.order.ends[*number as usize]);
+        let mut before = ends.clone().next().unwrap_or(end_ms);
+        write_varint(out, end_ms.wrapping_sub(before));
+        self.ends.clear();
+        self.ends.extend(ends.map(|end| end - std::mem::replace(&mut before, end)));
+        packer.column(&self.ends, out);
+
+        self.gather(records);
+        let packer = &mut self.packer;
+        let cuts = self.order.cuts;
+        packer.pieces(&self.durations, cuts.map(|cut| cut.durations), out);
+        for (side, addresses) in self.addresses.iter_mut().enumerate() {
+            addresses.write(cuts.map(|cut| cut.addresses[side]), packer, out);
+        }
+        packer.column(&self.initiator_ports, out);
+        self.responder_port.fill(&self.responder_ports);
+        self.responder_port.write(cuts.map(|cut| cut.records), packer, out);
+        self.refer_to_latest(records);
+        for side in &self.sides {
+            side.write(&mut self.packer, out);
+        }
+        self.handshake_rtts.write(&mut self.packer, out);
+    }
+
+    /// Collects the values of the records, shape by shape.
+    fn gather(&mut self, records: &[Record]) {
+        let Self { order, durations, addresses, sides, .. } = self;
+        let [initiators, responders] = addresses;
+        let [from_initiator, from_responder] = sides;
+        let (initiator_ports, responder_ports) =
+            (&mut self.initiator_ports, &mut self.responder_ports);
+        initiators.clear();
+        responders.clear();
+        from_initiator.clear();
+        from_responder.clear();
+        durations.clear();
+        initiator_ports.clear();
+        responder_ports.clear();
+        for (shape, numbers) in order.groups() {
+            let [initiator_sent, responder_sent] = shape.sent();
+            let is_instant = shape.is_instant();
+            for number in numbers {
+                let record = &records[*number as usize];
+                if !is_instant {
+                    durations.push(record.end_ms.wrapping_sub(record.start_ms));
+                }
+                initiators.push(record.initiator);
+                responders.push(record.responder);
+                initiator_ports.push(record.initiator_port);
+                responder_ports.push(record.responder_port);
+                from_initiator.push(initiator_sent, &record.from_initiator);
+                from_responder.push(responder_sent, &record.from_responder);
+            }
+        }
+    }
+
+    /// Collects TTLs and round-trip times, by how they differ from the latest ones of the same address.
+    fn refer_to_latest(&mut self, records: &[Record]) {
+        let Self { order, addresses, sides, handshake_rtts, .. } = self;
+        let mut ttls = [Latest::of(&addresses[0]), Latest::of(&addresses[1])];
+        let mut latest_rtts = Latest::of(&addresses[1]);
+        let mut codes = [0, 1].map(|side: usize| {
+            let Addresses { dictionary_v4, dictionary_v6, .. } = &addresses[side];
+            [dictionary_v6.codes().iter(), dictionary_v4.codes().iter()]
+        });
+        handshake_rtts.clear();
+        for (shape, numbers) in order.groups() {
+            let (are_v4, sent) = (shape.are_v4(), shape.sent());
+            for number in numbers {
+                let record = &records[*number as usize];
+                let both = [record.from_initiator.ttl, record.from_responder.ttl];
+                for (side, ttl) in both.into_iter().enumerate() {
+                    let is_v4 = are_v4[side];
+                    let code = *codes[side][usize::from(is_v4)].next().unwrap_or(&0);
+                    let steady = &mut sides[side].ttl;
+                    if sent[side] != Sent::Nothing {
+                        match ttls[side].replace(code, is_v4, ttl) {
+                            None => steady.first.push(ttl),
+                            Some(before) => steady.change.push(ttl.wrapping_sub(before)),
+                        }
+                    }
+                    if side == 0 {
+                        continue;
+                    }
+                    let Some(rtt_us) = record.handshake_rtt_us else { continue };
+                    match latest_rtts.replace(code, is_v4, rtt_us) {
+                        None => handshake_rtts.first.push(u64::from(rtt_us)),
+                        Some(before) => {
+                            let change = i64::from(rtt_us) - i64::from(before);
+                            handshake_rtts.change.push(zigzag(change));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
