@@ -340,9 +340,14 @@ pub(in crate::batch) fn decode(
         return Err(unpacker.value("ttl or handshake rtt", 0, values, "one for each address"));
     }
     let mut records: Vec<Record> = Vec::with_capacity(count);
-    let mut end_ms = end_ms.wrapping_sub(span);
+    let Some(mut end_ms) = end_ms.checked_sub(span) else {
+        return Err(unpacker.value("end", 0, span, "at most the header's end_ms"));
+    };
     for (of, end) in of_record.iter().zip(&ends) {
-        end_ms = end_ms.wrapping_add(*end);
+        let Some(later_ms) = end_ms.checked_add(*end) else {
+            return Err(unpacker.value("end", 0, *end, "within 64 bits with those before it"));
+        };
+        end_ms = later_ms;
         let group = &mut groups[*of as usize];
         // Filled in where it lies, so that it is copied once.
         records.push(group.template);

@@ -280,6 +280,7 @@ impl Encoder {
 
         let ends = self.order.by_end.iter().map(|number| self.order.ends[*number as usize]);
         let mut before = ends.clone().next().unwrap_or(end_ms);
+        // The header's end is the latest one, which `check` has made sure of.
         write_varint(out, end_ms.wrapping_sub(before));
         self.ends.clear();
         self.ends.extend(ends.map(|end| end - std::mem::replace(&mut before, end)));
