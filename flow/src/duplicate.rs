@@ -140,13 +140,10 @@ pub fn packet_identity<F: Frame + ?Sized>(
     if layers == 0 && packet.outer.ids == 0 {
         return fingerprint(words, seed);
     }
-    let mut all = [layers, packet.outer.ids, 0, 0, 0, 0, 0, 0, 0];
-    let mut index = 0;
-    while index < words.len() {
-        all[index + 2] = words[index];
-        index += 1;
-    }
-    fingerprint(all, seed)
+    // Not by a loop: what the compiler makes of one the verifier does not follow to its end.
+    let [high, near, far, tail, named, numbers, about] = words;
+    let ids = packet.outer.ids;
+    fingerprint([high, near, far, tail, named, numbers, about, layers, ids], seed)
 }
 
 #[inline(always)]
