@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use flow::protocol;
 use sensor::{AggregatorSettings, CaptureFile, Replay};
 use tests::tshark::{Conversation, Opinion, Table, Tuple, conversations, has_tshark};
-use tests::{capture_files, capture_folder, program, read};
+use tests::{ETHERNET_LINK, PcapFile, capture_files, capture_folder, mirrored, program, read};
 
 /// Why tshark's conversations are not our biflows, and who is right.
 const CARRIER: &str = "both: tshark counts the datagrams that carry a tunnel as well as what is in them; a flow here is \
@@ -236,11 +237,17 @@ fn a_second_replay_writes_the_same_lines_on_any_number_of_cpus() -> Result<()> {
     generate.args(["generate", "--packets", "300000", "--flows", "40000", "--conversations"]);
     generate.args(["--encapsulate", "vlan=10,vxlan=10,gre=10", "--packets-per-s", "3000"]);
     read(generate.args(["--with", "pages,syn-flood,vertical-scan", "--out"]).arg(&generated))?;
-    // Of each conversation the side that opened it.
+    // Of each conversation what its server sent, as a mirror of one direction shows it.
     let one_way = folder.path().join("one-way.pcap");
-    let mut generate = Command::new(program("spanwatch-bench")?);
-    generate.args(["generate", "--packets", "60000", "--flows", "8000", "--protocols", "tcp=100"]);
-    read(generate.args(["--packets-per-s", "3000", "--out"]).arg(&one_way))?;
+    let mut file = PcapFile::new(ETHERNET_LINK);
+    let mut at = Duration::from_hours(491_001);
+    for frame in mirrored(2_000, 6, 700).into_iter().filter(|frame| !frame.from_client) {
+        at += Duration::from_millis(3);
+        file.add(at, frame.bytes.len() as u64, &frame.bytes)?;
+    }
+    file.write(&one_way)?;
+    let is_told = lines(std::slice::from_ref(&one_way), &[])?;
+    ensure!(is_told.iter().any(|line| line.contains(r#""handshake":"one_way""#)), "it is noticed");
     let mut sets = vec![vec![generated], vec![one_way]];
     if let Some(folder) = capture_folder() {
         // One after another, as one capture: each set holds many, of which some go back in time.

@@ -30,8 +30,9 @@ use tests::{
 const PAYLOAD_BYTES: usize = 200;
 const SEEDS: [u64; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0xdead_beef];
 const SEEDS_IN_KERNEL: [u64; 2] = [1, 0xdead_beef];
-/// Small, so that reading all of them is quick.
-const SIZES: TableSizes = TableSizes { sets: 512, log_slots: 64 };
+/// So many sets that hardly ever three of the flows meet in one, of which the third would go to the log; and no more,
+/// so that reading all of them is quick.
+const SIZES: TableSizes = TableSizes { sets: 16_384, log_slots: 64 };
 const EPOCH_MS: u64 = 250;
 
 /// One observation without its times and its process's number for the outer identity.
