@@ -1,8 +1,9 @@
 //! What the batch format costs: bytes and CPU time a flow, beside other formats that hold the same fields of the same
 //! records. In: made records (see [`mix`]), or those of a capture. Out: a table, or JSON.
 //!
-//! **Method.** Each batch goes through each format, in turns, on one thread; what is shown is the median over all batches
-//! and runs of the CPU time of that thread, so that a busy machine counts little. Bytes are the mean of all batches.
+//! **Method.** All batches go through one format, then through the next, in rounds, on one thread; what is shown is the
+//! median over all batches and rounds of the CPU time of that thread. What else the machine does counts less so, but it
+//! does: a core's other half and the caches are shared. Bytes are the mean of all batches.
 //!
 //! **What is compared.** Every format has the same fields of a record. Of ours everything counts: header, columns,
 //! compression, BLAKE3 checksum, Ed25519 signature, and at reading the signature's check. The others have neither header
@@ -73,8 +74,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     ensure!(!rows.is_empty(), "no row is called so; there are {}", formats::NAMES.join(", "));
     for _ in 0..options.runs {
-        for batch in &batches {
-            for (name, format, samples) in &mut rows {
+        for (name, format, samples) in &mut rows {
+            for batch in &batches {
                 samples.take(format.as_mut(), batch).with_context(|| format!("row {name}"))?;
             }
         }

@@ -124,6 +124,7 @@ impl Side {
     fn read(
         unpacker: &mut Unpacker<'_>,
         [packets, length_min, spread, bytes, length, ttl]: [&'static str; 6],
+        cuts: [[usize; 3]; KINDS - 1],
         [any, one, many]: [usize; 3],
     ) -> Result<Self, DecodeError> {
         Ok(Self {
@@ -131,7 +132,7 @@ impl Side {
             length_min: unpacker.column(length_min, many)?,
             spread: unpacker.column(spread, many)?,
             bytes: unpacker.column(bytes, many)?,
-            length: unpacker.column(length, one)?,
+            length: unpacker.pieces(length, cuts.map(|[_, one, _]| one), one)?,
             ttl: Steady::read(unpacker, ttl, any)?,
         })
     }
@@ -201,12 +202,12 @@ impl Columns {
         let names = ["responder v4", "responder v6"];
         let at = cuts.map(|cut| cut.addresses[1]);
         let responders = Addresses::read(unpacker, names, at, totals.addresses[1])?;
-        let initiator_ports = unpacker.column("initiator port", totals.records)?;
         let at = cuts.map(|cut| cut.records);
+        let initiator_ports = unpacker.pieces("initiator port", at, totals.records)?;
         let responder_ports = dictionary::read(unpacker, "responder port", at, totals.records)?;
         let sides = [
-            Side::read(unpacker, SIDES[0], totals.sides[0])?,
-            Side::read(unpacker, SIDES[1], totals.sides[1])?,
+            Side::read(unpacker, SIDES[0], cuts.map(|cut| cut.sides[0]), totals.sides[0])?,
+            Side::read(unpacker, SIDES[1], cuts.map(|cut| cut.sides[1]), totals.sides[1])?,
         ];
         let handshake_rtts = Steady::<u64>::read(unpacker, "handshake rtt", totals.rtts)?;
         let mut first = handshake_rtts.first.as_slice().iter();

@@ -243,12 +243,12 @@ impl Side {
         self.bytes.push(bytes.wrapping_sub(predicted_bytes(packets, length_min, length_max)));
     }
 
-    fn write(&self, packer: &mut Packer, out: &mut Vec<u8>) {
+    fn write(&self, cuts: [[usize; 3]; KINDS - 1], packer: &mut Packer, out: &mut Vec<u8>) {
         packer.column(&self.packets, out);
         packer.column(&self.length_min, out);
         packer.column(&self.spread, out);
         packer.column(&self.bytes, out);
-        packer.column(&self.length, out);
+        packer.pieces(&self.length, cuts.map(|[_, one, _]| one), out);
         self.ttl.write(packer, out);
     }
 }
@@ -293,12 +293,12 @@ impl Encoder {
         for (side, addresses) in self.addresses.iter_mut().enumerate() {
             addresses.write(cuts.map(|cut| cut.addresses[side]), packer, out);
         }
-        packer.column(&self.initiator_ports, out);
+        packer.pieces(&self.initiator_ports, cuts.map(|cut| cut.records), out);
         self.responder_port.fill(&self.responder_ports);
         self.responder_port.write(cuts.map(|cut| cut.records), packer, out);
         self.refer_to_latest(records);
-        for side in &self.sides {
-            side.write(&mut self.packer, out);
+        for (number, side) in self.sides.iter().enumerate() {
+            side.write(cuts.map(|cut| cut.sides[number]), &mut self.packer, out);
         }
         self.handshake_rtts.write(&mut self.packer, out);
     }

@@ -30,7 +30,7 @@ pub(super) const SMALL: usize = 2048;
 /// Values that are symbols at most; with the classes they fit a byte.
 pub(super) const EXACT_MAX: usize = 112;
 /// A value that occurs less often costs more in the table than it saves.
-pub(super) const EXACT_COUNT_MIN: u32 = 6;
+pub(super) const EXACT_COUNT_MIN: u32 = 16;
 pub(super) const CLASSES: usize = 128;
 /// About what a table takes: a column that is not shorter by that much stays as it is.
 pub(super) const TABLE_BITS: usize = 256;
