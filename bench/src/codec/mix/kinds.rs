@@ -83,7 +83,7 @@ fn converse(draw: &mut Draw, record: &mut Record, bares: [u16; 2], asked: u32, a
         } else if hello <= payload && payload <= packets * hello {
             hello
         } else {
-            (payload / 2).max(payload.min(rest) * (55 + draw.below(45)) / 100).min(rest)
+            payload.div_ceil(2).max(payload.min(rest) * (55 + draw.below(45)) / 100).min(rest)
         };
         side.length_max = side.length_min + u16::try_from(longest).expect("at most a frame");
     };
@@ -142,12 +142,11 @@ fn quic(draw: &mut Draw) -> Record {
     }
     let (asked, answered) = (draw.spread(ASK_BYTES) + 1_200, draw.spread(ANSWER_BYTES) + 1_200);
     let header: u16 = if is_v6 { 62 } else { 42 };
-    converse(draw, &mut record, [header, header], asked, answered);
+    // Protected headers and the shortest frames differ by connection.
+    let bares = [header + draw.between(21, 34), header + draw.between(21, 34)];
+    converse(draw, &mut record, bares, asked, answered);
     for side in [&mut record.from_initiator, &mut record.from_responder] {
-        // Protected headers and the shortest frames differ by connection.
-        side.length_min += draw.between(21, 34);
-        side.bytes += side.packets * 28;
-        side.length_max = side.length_max.max(1_242 + header - 42);
+        side.length_max = side.length_max.max(1_200 + header);
     }
     record
 }

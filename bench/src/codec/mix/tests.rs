@@ -33,7 +33,7 @@ fn records_are_such_as_a_sensor_writes() {
 #[test]
 fn the_shares_are_those_that_the_description_names() {
     let records = Mix::new(4).records(40_000);
-    assert!((44..=56).contains(&share(&records, |r| r.protocol == protocol::TCP)));
+    assert!((52..=62).contains(&share(&records, |r| r.protocol == protocol::TCP)));
     assert!((22..=28).contains(&share(&records, |r| r.responder_port == 53)));
     assert!((8..=22).contains(&share(&records, |r| r.initiator.is_ipv6())));
     assert!((5..=20).contains(&share(&records, |r| r.end_reason == EndReason::ActiveTimeout)));
