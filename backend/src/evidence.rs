@@ -1,4 +1,5 @@
-//! Takes batches as they were received, byte for byte; keeps those of a commit together in one file, durable before any of
+//! Takes batches as they were received, byte for byte; keeps those of a commit together in one file, durable
+//! before any of
 //! them is acknowledged. Never decodes one, never removes one.
 //!
 //! ```text

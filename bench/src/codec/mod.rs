@@ -6,8 +6,10 @@
 //! does: a core's other half and the caches are shared. Bytes are the mean of all batches.
 //!
 //! **What is compared.** Every format has the same fields of a record. Of ours everything counts: header, columns,
-//! compression, BLAKE3 checksum, Ed25519 signature, and at reading the signature's check. The others have neither header
-//! nor signature. Reading ends with records (`spanwatch`), with columns in memory (Arrow), with typed fields of each line
+//! compression, BLAKE3 checksum, Ed25519 signature, and at reading the signature's check. The others have
+//! neither header
+//! nor signature. Reading ends with records (`spanwatch`), with columns in memory (Arrow), with typed fields of
+//! each line
 //! (JSON), with the numbers of each record (IPFIX).
 
 mod arrow;
