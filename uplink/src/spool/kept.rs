@@ -1,6 +1,5 @@
 //! Takes a state folder; gives the batches in it that have left or wait. Changes nothing, and needs no lock: a
-//! sensor may
-//! run meanwhile.
+//! sensor may run meanwhile.
 
 use std::collections::BTreeMap;
 use std::fs;

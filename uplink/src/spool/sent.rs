@@ -89,8 +89,7 @@ impl Sent {
     }
 
     /// Gives room back to a disk that is full: what has left is worth less than what has not. False when there
-    /// is nothing
-    /// to give.
+    /// is nothing to give.
     pub(super) fn give_room(&self, disk: &dyn Disk, bytes: u64) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let before = state.bytes;

@@ -4,10 +4,10 @@
 //! rounder than on a wire: times, counts and round-trip times are spread as measured ones are, clients' ports are drawn
 //! from the whole ephemeral range, and scans come from random addresses, four bytes each that nothing shortens.
 //!
-//! **The site**: 1,024 clients behind one line, a quarter of their flows over IPv6 with privacy addresses, a few public
-//! servers, two resolvers; one mirror port, no VLAN tag; 2,000 records a second. **The world**: 65,536 servers,
-//! the n-th
-//! asked about 1/n as often as the first; each has its distance (TTL, round-trip time) and keeps it, but for jitter.
+//! **The site**: 1,024 clients behind one line, a quarter of their flows over IPv6 with privacy addresses, a few
+//! public servers, two resolvers; one mirror port, no VLAN tag; 2,000 records a second. **The world**: 65,536
+//! servers, the n-th asked about 1/n as often as the first; each has its distance (TTL, round-trip time) and
+//! keeps it, but for jitter.
 //!
 //! | of 1,000 records | kind | what is particular |
 //! |---|---|---|
@@ -23,9 +23,8 @@
 //! | 15 | late packets of flows that ended | one or two, no handshake, roles by port |
 //! | 10 | tunnels (`WireGuard`, ESP) | parts of a minute with thousands of packets |
 //!
-//! Records come in the order in which a sensor writes them: those cut by the active timeout at
-//! once, those that end with FIN or RST 2 s later, the others after the idle timeout of 15 s: so far their ends
-//! lie behind.
+//! Records come in the order in which a sensor writes them: those cut by the active timeout at once, those that
+//! end with FIN or RST 2 s later, the others after the idle timeout of 15 s: so far their ends lie behind.
 
 mod draw;
 mod kinds;
