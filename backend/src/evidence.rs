@@ -1,5 +1,5 @@
-//! Takes batches as they were received, byte for byte; keeps those of a commit together in one file, durable before any of
-//! them is acknowledged. Never decodes one, never removes one.
+//! Takes batches as they were received, byte for byte; keeps those of a commit together in one file, durable
+//! before any of them is acknowledged. Never decodes one, never removes one.
 //!
 //! ```text
 //! evidence/2026-01-05/00001767603600000-0.batches    day and time of the commit, milliseconds since 1970, a number

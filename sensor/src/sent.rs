@@ -1,5 +1,5 @@
-//! Takes a state folder; writes what has left this box for the backend, or waits for it: batch by batch, and every record
-//! if asked. Changes nothing, and needs no sensor, root or backend; one may run meanwhile.
+//! Takes a state folder; writes what has left this box for the backend, or waits for it: batch by batch, and
+//! every record if asked. Changes nothing, and needs no sensor, root or backend; one may run meanwhile.
 
 use std::io::{self, Write};
 use std::path::Path;

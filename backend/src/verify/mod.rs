@@ -1,6 +1,6 @@
-//! Takes the evidence, and what the database knows of sensors and batches; says of each sensor whether every batch is
-//! there, whole, signed by its key and in its place in the chain, and names the first break. Changes nothing, and needs no
-//! lock: a `serve` may run beside it.
+//! Takes the evidence, and what the database knows of sensors and batches; says of each sensor whether every
+//! batch is there, whole, signed by its key and in its place in the chain, and names the first break. Changes
+//! nothing, and needs no lock: a `serve` may run beside it.
 
 mod chain;
 #[cfg(test)]

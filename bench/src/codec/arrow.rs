@@ -1,5 +1,5 @@
-//! In: records. Out: an Arrow IPC stream of one record batch, each field in a column of its own type, and back to columns
-//! in memory.
+//! In: records. Out: an Arrow IPC stream of one record batch, each field in a column of its own type, and back
+//! to columns in memory.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -5,10 +5,10 @@
 //! median over all batches and rounds of the CPU time of that thread. What else the machine does counts less so, but it
 //! does: a core's other half and the caches are shared. Bytes are the mean of all batches.
 //!
-//! **What is compared.** Every format has the same fields of a record. Of ours everything counts: header, columns,
-//! compression, BLAKE3 checksum, Ed25519 signature, and at reading the signature's check. The others have neither header
-//! nor signature. Reading ends with records (`spanwatch`), with columns in memory (Arrow), with typed fields of each line
-//! (JSON), with the numbers of each record (IPFIX).
+//! **What is compared.** Every format has the same fields of a record. Of ours everything counts: header,
+//! columns, compression, BLAKE3 checksum, Ed25519 signature, and at reading the signature's check. The others
+//! have neither header nor signature. Reading ends with records (`spanwatch`), with columns in memory (Arrow),
+//! with typed fields of each line (JSON), with the numbers of each record (IPFIX).
 
 mod arrow;
 mod formats;

@@ -1,5 +1,5 @@
-//! Takes a state folder; gives the batches in it that have left or wait. Changes nothing, and needs no lock: a sensor may
-//! run meanwhile.
+//! Takes a state folder; gives the batches in it that have left or wait. Changes nothing, and needs no lock: a
+//! sensor may run meanwhile.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -49,7 +49,8 @@ impl KeptBatches {
     pub fn list(state_dir: &Path) -> Result<Self, SpoolError> {
         let folders = ["spool", "rejected", "sent"].map(|name| state_dir.join(name));
         let mut found = BTreeMap::new();
-        // In the order in which a batch moves: one that moves meanwhile is found at least once, and its later place counts.
+        // In the order in which a batch moves: one that moves meanwhile is found at least once, and its later
+        // place counts.
         let order = [Whereabouts::Waiting, Whereabouts::Refused, Whereabouts::Sent];
         for (folder, whereabouts) in folders.iter().zip(order) {
             let listing = match fs::read_dir(folder) {

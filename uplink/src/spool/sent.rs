@@ -88,8 +88,8 @@ impl Sent {
         Ok(true)
     }
 
-    /// Gives room back to a disk that is full: what has left is worth less than what has not. False when there is nothing
-    /// to give.
+    /// Gives room back to a disk that is full: what has left is worth less than what has not. False when there
+    /// is nothing to give.
     pub(super) fn give_room(&self, disk: &dyn Disk, bytes: u64) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let before = state.bytes;

@@ -1,5 +1,5 @@
-//! In: a seed. Out: draws from distributions that are written down as quantiles. Whole numbers only, so that the same seed
-//! gives the same draws on every machine.
+//! In: a seed. Out: draws from distributions that are written down as quantiles. Whole numbers only, so that the
+//! same seed gives the same draws on every machine.
 
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;

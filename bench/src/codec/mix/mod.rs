@@ -4,15 +4,16 @@
 //! rounder than on a wire: times, counts and round-trip times are spread as measured ones are, clients' ports are drawn
 //! from the whole ephemeral range, and scans come from random addresses, four bytes each that nothing shortens.
 //!
-//! **The site**: 1,024 clients behind one line, a quarter of their flows over IPv6 with privacy addresses, a few public
-//! servers, two resolvers; one mirror port, no VLAN tag; 2,000 records a second. **The world**: 65,536 servers, the n-th
-//! asked about 1/n as often as the first; each has its distance (TTL, round-trip time) and keeps it, but for jitter.
+//! **The site**: 1,024 clients behind one line, a quarter of their flows over IPv6 with privacy addresses, a few
+//! public servers, two resolvers; one mirror port, no VLAN tag; 2,000 records a second. **The world**: 65,536
+//! servers, the n-th asked about 1/n as often as the first; each has its distance (TTL, round-trip time) and
+//! keeps it, but for jitter.
 //!
 //! | of 1,000 records | kind | what is particular |
 //! |---|---|---|
-//! | 290 | pages over TCP | handshake timed, 10 ms to minutes, 3 to thousands of packets, one in nine cut by the active timeout |
+//! | 290 | pages over TCP | 10 ms to minutes, 3 to thousands of packets, handshake timed, long ones cut |
 //! | 110 | QUIC | the same without handshake |
-//! | 240 | name look-ups | one packet each way, by two resolvers to servers of the world or by clients to public resolvers |
+//! | 240 | name look-ups | a packet each way: two resolvers to the world, or clients to public ones |
 //! | 150 | scans | one or two SYN or one datagram from a random address, no answer or RST |
 //! | 60 | the site's public servers, asked from the world | |
 //! | 50 | connections that are kept open | parts of a minute with a few packets: push, chat, SSH |
@@ -22,8 +23,8 @@
 //! | 15 | late packets of flows that ended | one or two, no handshake, roles by port |
 //! | 10 | tunnels (`WireGuard`, ESP) | parts of a minute with thousands of packets |
 //!
-//! Records come in the order in which a sensor writes them: those cut by the active timeout at
-//! once, those that end with FIN or RST 2 s later, the others after the idle timeout of 15 s: so far their ends lie behind.
+//! Records come in the order in which a sensor writes them: those cut by the active timeout at once, those that
+//! end with FIN or RST 2 s later, the others after the idle timeout of 15 s: so far their ends lie behind.
 
 mod draw;
 mod kinds;

@@ -1,5 +1,5 @@
-//! Takes a column section; gives the records. Never allocates by what the bytes claim: the record count, which the caller
-//! has bounded, bounds every column.
+//! Takes a column section; gives the records. Never allocates by what the bytes claim: the record count, which
+//! the caller has bounded, bounds every column.
 #![expect(
     clippy::cast_possible_truncation,
     reason = "a batch has at most 65,536 records; wider values were checked"

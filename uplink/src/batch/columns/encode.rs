@@ -149,6 +149,17 @@ impl Addresses {
         self.v6.clear();
     }
 
+    /// The code of each address of this version.
+    fn codes(&self, is_v4: bool) -> &[u32] {
+        if is_v4 { self.dictionary_v4.codes() } else { self.dictionary_v6.codes() }
+    }
+
+    /// Room for a value of each address that occurs twice, of IPv4, then of IPv6.
+    fn latest<T: Copy>(&self) -> [Vec<Option<T>>; 2] {
+        let entries = [self.dictionary_v4.entries(), self.dictionary_v6.entries()];
+        entries.map(|entries| vec![None; entries + 1])
+    }
+
     fn push(&mut self, address: IpAddr) {
         match address {
             IpAddr::V4(v4) => self.v4.push(v4.to_bits()),
@@ -164,38 +175,43 @@ impl Addresses {
     }
 }
 
-/// What the latest record with each address had.
-struct Latest<T> {
-    v4: Vec<Option<T>>,
-    v6: Vec<Option<T>>,
-}
-
-impl<T: Copy> Latest<T> {
-    fn of(addresses: &Addresses) -> Self {
-        let empty = |entries: usize| vec![None; entries + 1];
-        let v4 = empty(addresses.dictionary_v4.entries());
-        Self { v4, v6: empty(addresses.dictionary_v6.entries()) }
-    }
-
-    /// Gives what was there before; `None` for an address that is new or occurs once.
-    #[inline]
-    fn replace(&mut self, code: u32, is_v4: bool, value: T) -> Option<T> {
-        let latest = if is_v4 { &mut self.v4 } else { &mut self.v6 };
-        latest.get_mut(code as usize).filter(|_| code > 0).and_then(|latest| latest.replace(value))
-    }
-}
-
 /// Values that hardly change while the address is the same: each is the first of its address, or a change.
 #[derive(Default)]
 struct Steady<T> {
+    /// As they are.
+    values: Vec<T>,
     first: Vec<T>,
     change: Vec<T>,
 }
 
 impl<T: Word> Steady<T> {
     fn clear(&mut self) {
+        self.values.clear();
         self.first.clear();
         self.change.clear();
+    }
+
+    /// Takes the next values, whose addresses have these codes, apart.
+    fn follow(
+        &mut self,
+        start: &mut usize,
+        codes: &[u32],
+        latest: &mut [Option<T>],
+        change: impl Fn(T, T) -> T,
+    ) {
+        let values = &self.values[*start..*start + codes.len()];
+        *start += codes.len();
+        for (value, code) in values.iter().zip(codes) {
+            // An address that occurs once has code 0, and never a latest value.
+            let before = match latest.get_mut(*code as usize) {
+                Some(latest) if *code > 0 => latest.replace(*value),
+                _ => None,
+            };
+            match before {
+                None => self.first.push(*value),
+                Some(before) => self.change.push(change(before, *value)),
+            }
+        }
     }
 
     fn write(&self, packer: &mut Packer, out: &mut Vec<u8>) {
@@ -232,6 +248,7 @@ impl Side {
         if sent == Sent::Nothing {
             return;
         }
+        self.ttl.values.push(side.ttl);
         if sent == Sent::One {
             self.length.push(side.length_min);
             return;
@@ -296,7 +313,7 @@ impl Encoder {
         packer.pieces(&self.initiator_ports, cuts.map(|cut| cut.records), out);
         self.responder_port.fill(&self.responder_ports);
         self.responder_port.write(cuts.map(|cut| cut.records), packer, out);
-        self.refer_to_latest(records);
+        self.follow_addresses();
         for (number, side) in self.sides.iter().enumerate() {
             side.write(cuts.map(|cut| cut.sides[number]), &mut self.packer, out);
         }
@@ -305,7 +322,7 @@ impl Encoder {
 
     /// Collects the values of the records, shape by shape.
     fn gather(&mut self, records: &[Record]) {
-        let Self { order, durations, addresses, sides, .. } = self;
+        let Self { order, durations, addresses, sides, handshake_rtts, .. } = self;
         let [initiators, responders] = addresses;
         let [from_initiator, from_responder] = sides;
         let (initiator_ports, responder_ports) =
@@ -315,6 +332,7 @@ impl Encoder {
         from_initiator.clear();
         from_responder.clear();
         durations.clear();
+        handshake_rtts.clear();
         initiator_ports.clear();
         responder_ports.clear();
         for (shape, numbers) in order.groups() {
@@ -331,46 +349,36 @@ impl Encoder {
                 responder_ports.push(record.responder_port);
                 from_initiator.push(initiator_sent, &record.from_initiator);
                 from_responder.push(responder_sent, &record.from_responder);
+                if let Some(rtt_us) = record.handshake_rtt_us {
+                    handshake_rtts.values.push(u64::from(rtt_us));
+                }
             }
         }
     }
 
-    /// Collects TTLs and round-trip times, by how they differ from the latest ones of the same address.
-    fn refer_to_latest(&mut self, records: &[Record]) {
+    /// Takes TTLs and round-trip times apart: the first of each address, and how the others differ from the latest one.
+    fn follow_addresses(&mut self) {
         let Self { order, addresses, sides, handshake_rtts, .. } = self;
-        let mut ttls = [Latest::of(&addresses[0]), Latest::of(&addresses[1])];
-        let mut latest_rtts = Latest::of(&addresses[1]);
-        let mut codes = [0, 1].map(|side: usize| {
-            let Addresses { dictionary_v4, dictionary_v6, .. } = &addresses[side];
-            [dictionary_v6.codes().iter(), dictionary_v4.codes().iter()]
-        });
-        handshake_rtts.clear();
+        let mut latest_ttls = addresses.each_ref().map(Addresses::latest);
+        let mut latest_rtts = addresses[1].latest();
+        // Where the next values of each column begin.
+        let (mut codes_at, mut ttls_at, mut rtts_at) = ([[0; 2]; 2], [0; 2], 0);
         for (shape, numbers) in order.groups() {
-            let (are_v4, sent) = (shape.are_v4(), shape.sent());
-            for number in numbers {
-                let record = &records[*number as usize];
-                let both = [record.from_initiator.ttl, record.from_responder.ttl];
-                for (side, ttl) in both.into_iter().enumerate() {
-                    let is_v4 = are_v4[side];
-                    let code = *codes[side][usize::from(is_v4)].next().unwrap_or(&0);
-                    let steady = &mut sides[side].ttl;
-                    if sent[side] != Sent::Nothing {
-                        match ttls[side].replace(code, is_v4, ttl) {
-                            None => steady.first.push(ttl),
-                            Some(before) => steady.change.push(ttl.wrapping_sub(before)),
-                        }
-                    }
-                    if side == 0 {
-                        continue;
-                    }
-                    let Some(rtt_us) = record.handshake_rtt_us else { continue };
-                    match latest_rtts.replace(code, is_v4, rtt_us) {
-                        None => handshake_rtts.first.push(u64::from(rtt_us)),
-                        Some(before) => {
-                            let change = i64::from(rtt_us) - i64::from(before);
-                            handshake_rtts.change.push(zigzag(change));
-                        }
-                    }
+            for (side, is_v4) in shape.are_v4().into_iter().enumerate() {
+                let version = usize::from(!is_v4);
+                let codes_at = &mut codes_at[side][version];
+                let codes = &addresses[side].codes(is_v4)[*codes_at..*codes_at + numbers.len()];
+                *codes_at += numbers.len();
+                if shape.sent()[side] != Sent::Nothing {
+                    let latest = &mut latest_ttls[side][version];
+                    let change = |before: u8, ttl: u8| ttl.wrapping_sub(before);
+                    sides[side].ttl.follow(&mut ttls_at[side], codes, latest, change);
+                }
+                if side == 1 && shape.has_handshake_rtt() {
+                    let latest = &mut latest_rtts[version];
+                    let change =
+                        |before: u64, rtt: u64| zigzag(rtt.wrapping_sub(before).cast_signed());
+                    handshake_rtts.follow(&mut rtts_at, codes, latest, change);
                 }
             }
         }

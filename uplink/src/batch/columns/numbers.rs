@@ -13,9 +13,9 @@
 //! streams  three lengths, varints; 4 streams   of a quarter of the values each, the last one to the column's end
 //! ```
 //!
-//! A value that occurs often is a symbol of its own. Any other one is of the class of values that have equally many bits
-//! and the same two first ones; its remaining bits follow the symbol as they are. So what repeats is short, and what does
-//! not costs no time to find out about.
+//! A value that occurs often is a symbol of its own. Any other one is of the class of values that have equally
+//! many bits and the same two first ones; its remaining bits follow the symbol as they are. So what repeats is
+//! short, and what does not costs no time to find out about.
 #![expect(
     clippy::cast_possible_truncation,
     reason = "bits are taken apart, and counts are bounded by the record count"
