@@ -118,14 +118,14 @@ pub(super) fn walk(
         let in_gap: u64 =
             stored.range((place.0, from + 1)..*place).map(|(_, stored)| stored.records).sum();
         let sealed = link.records_sealed.saturating_sub(link.records);
-        let lost = sealed.saturating_sub(sealed_before).saturating_sub(in_gap);
-        missing += lost;
+        let absent = sealed.saturating_sub(sealed_before).saturating_sub(in_gap);
+        missing += absent;
         if missing > declared {
             let (first, last) = (from + 1, place.1 - 1);
             findings.note(
                 Some((place.0, first)),
                 format!(
-                    "batches {first} to {last} are missing with {lost} records, and the sensor has declared \
+                    "batches {first} to {last} are missing with {absent} records, and the sensor has declared \
                      {declared} as evicted"
                 ),
             );
