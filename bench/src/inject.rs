@@ -1,6 +1,6 @@
 //! In: a pcap file of Ethernet frames and an interface. Out: those frames on the wire, as far apart as they were
-//! captured. Who falls behind does not catch up in a burst: what follows is sent later by as much. Sends nothing but what
-//! the file holds.
+//! captured. Who falls behind does not catch up in a burst: what follows is sent later by as much. Sends nothing
+//! but what the file holds.
 
 use std::fs::File;
 use std::io::BufReader;
