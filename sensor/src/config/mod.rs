@@ -180,7 +180,7 @@ sections! {
         idle_timeout_ms: Bounded<100, 3_600_000> = Bounded::fixed::<15_000>();
         /// How long a closed TCP connection is kept for late packets, milliseconds: 0 to 60000.
         linger_ms: Bounded<0, 60_000> = Bounded::fixed::<2_000>();
-        /// Flows held at once, about 240 bytes each: 1 to 100000000. The one nearest to its end
+        /// Flows held at once, about 220 bytes each: 1 to 100000000. The one nearest to its end
         /// goes when the table is full; it is reported, with that reason.
         flows_open_max: Bounded<1, 100_000_000> = Bounded::fixed::<1_000_000>();
         /// What of VLAN tags and tunnels keeps flows with equal addresses apart: "everything",

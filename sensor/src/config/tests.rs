@@ -298,7 +298,7 @@ fn default_file() {
         idle_timeout_ms = 15000
         # How long a closed TCP connection is kept for late packets, milliseconds: 0 to 60000.
         linger_ms = 2000
-        # Flows held at once, about 240 bytes each: 1 to 100000000. The one nearest to its end
+        # Flows held at once, about 220 bytes each: 1 to 100000000. The one nearest to its end
         # goes when the table is full; it is reported, with that reason.
         flows_open_max = 1000000
         # What of VLAN tags and tunnels keeps flows with equal addresses apart: "everything",
