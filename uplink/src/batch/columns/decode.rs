@@ -323,12 +323,15 @@ impl Groups {
     }
 }
 
+/// Records, with their earliest start and their latest end if there are any.
+type Ranged = (Vec<Record>, Option<(u64, u64)>);
+
 /// Reads a column section of `count` records, which the caller has bounded.
 pub(in crate::batch) fn decode(
     section: &[u8],
     count: usize,
     end_ms: u64,
-) -> Result<Vec<Record>, DecodeError> {
+) -> Result<Ranged, DecodeError> {
     let mut unpacker = Unpacker::new(section);
     let Groups { by_number: mut groups, of_record, cuts, totals } =
         Groups::read(&mut unpacker, count)?;
@@ -344,6 +347,7 @@ pub(in crate::batch) fn decode(
     let Some(mut end_ms) = end_ms.checked_sub(span) else {
         return Err(unpacker.value("end", 0, span, "at most the header's end_ms"));
     };
+    let mut start_ms = u64::MAX;
     for (of, end) in of_record.iter().zip(&ends) {
         let Some(later_ms) = end_ms.checked_add(*end) else {
             return Err(unpacker.value("end", 0, *end, "within 64 bits with those before it"));
@@ -356,6 +360,8 @@ pub(in crate::batch) fn decode(
         if columns.fill(group, end_ms, record).is_none() {
             return Err(unpacker.value("duration", 0, end_ms, "at most the end time"));
         }
+        start_ms = start_ms.min(record.start_ms);
     }
-    Ok(records)
+    let range = records.last().map(|last| (start_ms, last.end_ms));
+    Ok((records, range))
 }
