@@ -5,8 +5,10 @@ mod aggregator;
 mod batch;
 mod captures;
 mod frame;
+mod session_messages;
 
 pub use aggregator::aggregator;
 pub use batch::batch;
 pub use captures::{compressed, pcap, pcapng};
 pub use frame::frame;
+pub use session_messages::session_messages;

@@ -5,7 +5,7 @@ use std::future::Future;
 use bytes::Bytes;
 use thiserror::Error;
 
-use crate::{Batch, MemberId, Peer, SensorId};
+use crate::{Batch, HealthReport, MemberId, Peer, SensorId};
 
 /// What became of a batch that is durable now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +82,12 @@ pub trait Intake: Send + Sync + 'static {
     /// A certificate was issued to a sensor that has just redeemed a code; it ends at this time, milliseconds since the
     /// Unix epoch. An intake that does not care does nothing.
     fn certified(&self, _sensor: &SensorId, _ends_ms: u64) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+
+    /// What a connected sensor tells of itself, every ten seconds or so, at most once a second. An intake that does not
+    /// care does nothing.
+    fn health(&self, _peer: &Peer, _report: HealthReport) -> impl Future<Output = ()> + Send {
         async {}
     }
 

@@ -25,14 +25,18 @@ mod certificate;
 mod code;
 mod deliver;
 mod enrol;
+mod health;
 mod identity;
 mod intake;
 mod keys;
+mod ledger;
 mod outbox;
 mod private;
 mod reader;
 mod serve;
 mod session;
+#[cfg(test)]
+mod simulation;
 mod spool;
 mod state;
 #[cfg(test)]
@@ -48,9 +52,11 @@ pub use batch::{
 pub use code::{CodeError, EnrolmentCode};
 pub use deliver::{DeliverError, DeliverOptions, DeliveryEvent, DeliveryTotals, Shutdown, deliver};
 pub use enrol::{EnrollError, Enrolled, enroll, enroll_abandoning};
+pub use health::{Health, HealthReport};
 pub use identity::{BatchId, ID_LENGTH_MAX, IdError, MemberId, Peer, SensorId};
 pub use intake::{Commit, CommitError, Intake, IntakeError, RedeemError};
 pub use keys::{KeyError, PUBLIC_KEY_LENGTH, SIGNATURE_LENGTH, SigningKey};
+pub use ledger::{Judgement, Ledger, Session};
 pub use outbox::{Outbox, OutboxError, OutboxOptions, OutboxTotals, SealedInfo, SpoolHandle};
 pub use private::FileError;
 pub use reader::DecodeError;
@@ -58,3 +64,4 @@ pub use serve::{ServeError, ServeOptions, ServeTotals, serve};
 pub use spool::{Recovery, SpoolError};
 pub use state::{Identity, StateError};
 pub use tls::TlsError;
+pub use wire::rewrite_message;

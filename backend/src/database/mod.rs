@@ -6,6 +6,7 @@
 
 mod batches;
 mod findings;
+mod health;
 mod members;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use thiserror::Error;
 
 pub use batches::{BatchRow, Forgotten, SensorState};
 pub use findings::StoredFinding;
+pub use health::HeardHealth;
 pub use members::{Member, NAME_LENGTH_MAX, Redeemed, Sensor};
 
 /// How long a statement waits for another process's transaction.

@@ -12,7 +12,8 @@ mod writer;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use uplink::{
-    Batch, Commit, CommitError, Intake, IntakeError, MemberId, Peer, RedeemError, SensorId,
+    Batch, Commit, CommitError, HealthReport, Intake, IntakeError, MemberId, Peer, RedeemError,
+    SensorId,
 };
 
 use crate::database::Database;
@@ -87,6 +88,12 @@ impl Intake for Ingest {
     async fn certified(&self, sensor: &SensorId, ends_ms: u64) {
         if let Err(error) = self.database.note_certificate(sensor, ends_ms).await {
             tracing::error!(%error, %sensor, "the end of its certificate could not be noted");
+        }
+    }
+
+    async fn health(&self, peer: &Peer, report: HealthReport) {
+        if let Err(error) = self.database.note_health(&peer.sensor, &report, now_ms()).await {
+            tracing::error!(%error, sensor = %peer.sensor, "what it tells of itself could not be noted");
         }
     }
 

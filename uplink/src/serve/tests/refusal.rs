@@ -17,13 +17,13 @@ use crate::wire::{self, ALPN_DELIVERY, Close, Outcome};
 use crate::{BatchHeader, SigningKey, enroll, seal, time_range};
 
 /// A sensor that talks to the backend without the delivery's manners.
-struct Stranger {
-    _endpoint: Endpoint,
-    connection: Connection,
+pub(super) struct Stranger {
+    pub(super) endpoint: Endpoint,
+    pub(super) connection: Connection,
 }
 
 impl Stranger {
-    async fn connect(
+    pub(super) async fn connect(
         config: quinn::ClientConfig,
         address: SocketAddr,
     ) -> Result<Self, ConnectionError> {
@@ -31,10 +31,10 @@ impl Stranger {
         let connecting =
             endpoint.connect_with(config, address, BACKEND_NAME).expect("the name is valid");
         let connection = connecting.await?;
-        Ok(Self { _endpoint: endpoint, connection })
+        Ok(Self { endpoint, connection })
     }
 
-    async fn ask(&self, message: &[u8]) -> Result<Vec<u8>, ConnectionError> {
+    pub(super) async fn ask(&self, message: &[u8]) -> Result<Vec<u8>, ConnectionError> {
         let (mut stream, mut answer) = self.connection.open_bi().await?;
         if stream.write_all(message).await.is_err() || stream.finish().is_err() {
             return Err(self.connection.closed().await);
@@ -45,11 +45,11 @@ impl Stranger {
         }
     }
 
-    async fn greet(&self) -> Result<Vec<u8>, ConnectionError> {
+    pub(super) async fn greet(&self) -> Result<Vec<u8>, ConnectionError> {
         self.ask(&wire::hello(&[1])).await
     }
 
-    async fn offer(&self, key: Key, batch: &[u8]) -> Outcome {
+    pub(super) async fn offer(&self, key: Key, batch: &[u8]) -> Outcome {
         let message = [wire::batch_prefix(key, batch.len()), batch.to_vec()].concat();
         let answer = self.ask(&message).await.expect("the connection stays");
         let (acked, outcome) = wire::read_ack(&answer).expect("an ack");
@@ -58,14 +58,19 @@ impl Stranger {
     }
 }
 
-async fn credentials(dir: &Path, ca: &str, vault: &Vault, backend: &Backend) -> Credentials {
+pub(super) async fn credentials(
+    dir: &Path,
+    ca: &str,
+    vault: &Vault,
+    backend: &Backend,
+) -> Credentials {
     let state = dir.join(format!("state-of-{ca}"));
     let code = new_code(&dir.join(ca), vault, backend.address, "acme").to_string();
     enroll(&code, &state).await.expect("the code is good");
     StateFolder::open(&state).expect("free").credentials().expect("just stored")
 }
 
-fn header(credentials: &Credentials, sequence: u64) -> BatchHeader {
+pub(super) fn header(credentials: &Credentials, sequence: u64) -> BatchHeader {
     let records = realistic(sequence, 10);
     let (start_ms, end_ms) = time_range(&records, 0);
     BatchHeader {
@@ -84,11 +89,11 @@ fn header(credentials: &Credentials, sequence: u64) -> BatchHeader {
     }
 }
 
-fn sealed(header: &BatchHeader, key: &SigningKey) -> Bytes {
+pub(super) fn sealed(header: &BatchHeader, key: &SigningKey) -> Bytes {
     seal(header, &realistic(header.sequence, 10), key).expect("the header is right")
 }
 
-fn closed_with(error: &ConnectionError) -> Option<u64> {
+pub(super) fn closed_with(error: &ConnectionError) -> Option<u64> {
     match error {
         ConnectionError::ApplicationClosed(close) => Some(close.error_code.into_inner()),
         _ => None,
