@@ -33,10 +33,10 @@ use crate::{Peer, SensorId, certificate};
 /// Batches that wait for the former group.
 const QUEUE_BATCHES: usize = 16;
 const RECEPTION: ReceptionSettings = ReceptionSettings {
-    group_batches_max: 16,
+    group_batches: 16,
     // About 40 MiB once decoded.
-    group_records_max: 262_144,
-    queue_batches_max: 16,
+    group_records: 262_144,
+    queue_batches: 16,
 };
 /// How long one batch may take to arrive, whatever its pauses: 16 MiB at 256 kbit/s.
 const BATCH_TIMEOUT: Duration = Duration::from_mins(10);
@@ -289,7 +289,7 @@ async fn read_batch<I: Intake>(
 /// A batch that was looked at, and waits for its turn.
 struct Judged {
     bytes: Bytes,
-    judged: Result<Batch, String>,
+    verdict: Result<Batch, String>,
     answer: SendStream,
     room: OwnedSemaphorePermit,
 }
@@ -309,9 +309,9 @@ async fn commit_batches<I: Intake>(
             let mut next = Some(queued.recv().await?);
             while let Some(received) = next {
                 let Received { stream, key, bytes, answer, _room: room } = received;
-                let judged = judge(peer.clone(), key, bytes.clone()).await;
-                let records = judged.as_ref().map_or(0, |batch| batch.records.len());
-                waiting.insert(stream, Judged { bytes, judged, answer, room });
+                let verdict = judge(peer.clone(), key, bytes.clone()).await;
+                let records = verdict.as_ref().map_or(0, |batch| batch.records.len());
+                waiting.insert(stream, Judged { bytes, verdict, answer, room });
                 reception.handle_batch(stream, key, records);
                 next = reception.has_room().then(|| queued.try_recv().ok()).flatten();
             }
@@ -324,9 +324,9 @@ async fn commit_batches<I: Intake>(
                 }
                 let mut commits = Vec::with_capacity(streams.len());
                 for stream in streams {
-                    if let Some(Judged { bytes, judged, answer, room }) = waiting.remove(&stream) {
+                    if let Some(Judged { bytes, verdict, answer, room }) = waiting.remove(&stream) {
                         answers.insert(stream, (answer, room));
-                        commits.push(commit(backend, peer.clone(), judged, bytes));
+                        commits.push(commit(backend, peer.clone(), verdict, bytes));
                     }
                 }
                 reception.handle_settled(all_in_order(commits).await);

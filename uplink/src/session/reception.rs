@@ -15,15 +15,15 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::spool::Key;
 use crate::wire::{Close, Outcome};
 
-/// How much is committed together.
+/// How much is committed together, and waits, at most.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReceptionSettings {
     /// Batches of one group.
-    pub(crate) group_batches_max: usize,
+    pub(crate) group_batches: usize,
     /// Records after which a group is full.
-    pub(crate) group_records_max: usize,
+    pub(crate) group_records: usize,
     /// Batches that wait for the former group or for an earlier stream.
-    pub(crate) queue_batches_max: usize,
+    pub(crate) queue_batches: usize,
 }
 
 /// What to do now.
@@ -109,7 +109,7 @@ impl Reception {
             self.queue.push_back(next);
             self.next_stream += 1;
         }
-        if self.early.len() + self.queue.len() > self.settings.queue_batches_max {
+        if self.early.len() + self.queue.len() > self.settings.queue_batches {
             self.close(Close::Protocol);
         }
     }
@@ -117,8 +117,8 @@ impl Reception {
     /// Whether another batch may be taken in: its records are in memory until they are committed.
     pub(crate) fn has_room(&self) -> bool {
         let records: usize = self.queue.iter().map(|waiting| waiting.records).sum();
-        self.early.len() + self.queue.len() < self.settings.queue_batches_max
-            && records < self.settings.group_records_max
+        self.early.len() + self.queue.len() < self.settings.queue_batches
+            && records < self.settings.group_records
     }
 
     /// What became of the group, batch by batch.
@@ -157,8 +157,8 @@ impl Reception {
         }
         let mut group = Vec::new();
         let mut records = 0;
-        while group.len() < self.settings.group_batches_max
-            && records < self.settings.group_records_max
+        while group.len() < self.settings.group_batches
+            && records < self.settings.group_records
             && let Some(next) = self.queue.pop_front()
         {
             records += next.records;
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     const SETTINGS: ReceptionSettings =
-        ReceptionSettings { group_batches_max: 3, group_records_max: 100, queue_batches_max: 5 };
+        ReceptionSettings { group_batches: 3, group_records: 100, queue_batches: 5 };
 
     fn key(sequence: u64) -> Key {
         Key { boot_epoch: 1, sequence }

@@ -12,10 +12,7 @@ use crate::test_records::Random;
 use crate::wire::{EPOCHS_MAX, Outcome};
 
 const SETTINGS: ReceptionSettings =
-    ReceptionSettings { group_batches_max: 3, group_records_max: 100, queue_batches_max: 64 };
-/// Requests that the store takes before it has worked on them.
-const QUEUE: usize = 3;
-
+    ReceptionSettings { group_batches: 5, group_records: 100, queue_batches: 64 };
 /// What is sent to the backend on a stream.
 #[derive(Clone, Debug)]
 pub(super) enum Message {
@@ -34,6 +31,7 @@ pub(super) enum Answer {
 
 /// One connection, as the backend sees it.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they come about independently")]
 struct Connection {
     number: u64,
     reception: Reception,
@@ -81,6 +79,8 @@ pub(super) struct Backend {
     /// Greets as if the sensor had not asked for its boot epochs, as happens to those beyond the 64th: what is stored
     /// comes again.
     pub(super) forgetful: bool,
+    /// Requests that the store takes before it has worked on them.
+    pub(super) queue_max: usize,
     pub(super) disk_is_full: bool,
     /// What goes back, by connection.
     pub(super) answers: Vec<(u64, Answer)>,
@@ -100,6 +100,7 @@ impl Backend {
             broken,
             fails_one_in,
             forgetful: false,
+            queue_max: 3,
             disk_is_full: false,
             answers: Vec::new(),
             fault: None,
@@ -181,7 +182,11 @@ impl Backend {
                 // One at a time hands batches over.
                 if *number == first || greets_early {
                     connection.has_turn = true;
-                    idle &= !connection.work(self.broken, &mut self.queue, &mut self.answers);
+                    idle &= !connection.work(
+                        self.broken,
+                        (&mut self.queue, self.queue_max),
+                        &mut self.answers,
+                    );
                 }
             }
             if idle {
@@ -328,32 +333,19 @@ impl Connection {
     fn work(
         &mut self,
         broken: Option<Broken>,
-        queue: &mut VecDeque<Request>,
+        (queue, queue_max): (&mut VecDeque<Request>, usize),
         answers: &mut Vec<(u64, Answer)>,
     ) -> bool {
         let mut did = false;
-        if !self.is_closed_here {
-            for message in std::mem::take(&mut self.early) {
-                did = true;
-                match message {
-                    Message::Hello(_) if self.greeted => {}
-                    Message::Hello(epochs) => {
-                        self.greeted = true;
-                        self.reception.handle_hello(epochs);
-                    }
-                    Message::Batch(stream, key) => {
-                        let in_order = broken != Some(Broken::TakesAnyOrder);
-                        let stream = if in_order { stream } else { self.keys.len() as u64 };
-                        self.keys.insert(stream, key);
-                        self.reception.handle_batch(stream, key, 1);
-                    }
-                }
-            }
-        } else {
+        if self.is_closed_here {
             self.early.clear();
         }
+        for message in std::mem::take(&mut self.early) {
+            did = true;
+            self.take_in(message, broken);
+        }
         // The store has room for some more of the group.
-        while self.handed < self.group.len() && queue.len() < QUEUE {
+        while self.handed < self.group.len() && queue.len() < queue_max {
             let (connection, at, key) = (self.number, self.handed, self.group[self.handed].0);
             queue.push_back(Request::Commit { connection, at, key });
             self.handed += 1;
@@ -392,5 +384,21 @@ impl Connection {
             }
         }
         did
+    }
+
+    fn take_in(&mut self, message: Message, broken: Option<Broken>) {
+        match message {
+            Message::Hello(_) if self.greeted => {}
+            Message::Hello(epochs) => {
+                self.greeted = true;
+                self.reception.handle_hello(epochs);
+            }
+            Message::Batch(stream, key) => {
+                let in_order = broken != Some(Broken::TakesAnyOrder);
+                let stream = if in_order { stream } else { self.keys.len() as u64 };
+                self.keys.insert(stream, key);
+                self.reception.handle_batch(stream, key, 1);
+            }
+        }
     }
 }

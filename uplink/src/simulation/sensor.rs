@@ -107,15 +107,12 @@ impl Sensor {
             &identity(),
             Box::new(self.disk.clone()),
         );
-        let (spool, recovery) = match opened {
-            Ok(opened) => opened,
+        let Ok((spool, recovery)) = opened else {
             // Power is lost again, or a bad sector: whoever runs the sensor starts it again.
-            Err(_) => {
-                if self.disk.is_dead() {
-                    self.disk.restart();
-                }
-                return Ok(());
+            if self.disk.is_dead() {
+                self.disk.restart();
             }
+            return Ok(());
         };
         if recovery.batches_quarantined > 0 {
             return Err(format!("{} whole files were not", recovery.batches_quarantined));
@@ -147,27 +144,21 @@ impl Sensor {
         while self.pending > 0 {
             let key = Key { boot_epoch: self.boot_epoch, sequence: self.sequence + 1 };
             let before = self.crowded(spool);
-            match spool.store(key, &sealed(key), 1) {
-                Ok(evicted) => {
-                    self.sequence += 1;
-                    self.pending -= 1;
-                    self.sealed.insert(key);
-                    let gone = before.into_iter().filter(|key| !spool.index().contains(*key));
-                    let count = self.evicted.len() as u64 + evicted.batches;
-                    self.evicted.extend(gone);
-                    assert_eq!(self.evicted.len() as u64, count, "each is counted");
-                    if self.disk.is_dead() {
-                        return;
-                    }
-                }
-                Err(_) => {
-                    self.unsure.insert(key);
-                    if self.disk.is_dead() {
-                        // They were in memory.
-                        self.pending -= 1;
-                    }
-                    return;
-                }
+            let Ok(evicted) = spool.store(key, &sealed(key), 1) else {
+                self.unsure.insert(key);
+                // Records that wait are in memory, and go with it.
+                self.pending -= u64::from(self.disk.is_dead());
+                return;
+            };
+            self.sequence += 1;
+            self.pending -= 1;
+            self.sealed.insert(key);
+            let gone = before.into_iter().filter(|key| !spool.index().contains(*key));
+            let count = self.evicted.len() as u64 + evicted.batches;
+            self.evicted.extend(gone);
+            assert_eq!(self.evicted.len() as u64, count, "each is counted");
+            if self.disk.is_dead() {
+                return;
             }
         }
     }

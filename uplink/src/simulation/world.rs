@@ -60,6 +60,7 @@ enum Event {
     BackendLost(u64),
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a state of its own part of the world")]
 pub(super) struct World {
     random: Random,
     now_ms: u64,
@@ -79,6 +80,8 @@ pub(super) struct World {
     partition_until_ms: u64,
     collecting: bool,
     committing: bool,
+    /// Longest time that a commit takes.
+    commit_ms: u64,
     /// Handed to the link at least once: what is evicted after that may be stored all the same.
     sent: BTreeSet<Key>,
     figures: Figures,
@@ -111,10 +114,13 @@ impl World {
             partition_until_ms: 0,
             collecting: false,
             committing: false,
+            commit_ms: 200,
             sent: BTreeSet::new(),
             figures: Figures::default(),
         };
         world.backend.forgetful = world.random.below(6) == 0;
+        world.backend.queue_max = 1 + usize::try_from(world.random.below(4)).unwrap_or(0);
+        world.commit_ms = if world.random.below(3) == 0 { 1_500 } else { 200 };
         world.at(0, Event::SensorStarts);
         for _ in 0..20 + world.random.below(30) {
             let at = world.random.below(FAULTS_MS);
@@ -416,7 +422,7 @@ impl World {
         if self.backend.is_writing() {
             if !self.committing {
                 self.committing = true;
-                self.after(1, 200, Event::Commit);
+                self.after(1, self.commit_ms, Event::Commit);
             }
         } else if !self.collecting {
             self.collecting = true;

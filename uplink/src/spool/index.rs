@@ -25,8 +25,10 @@ impl Key {
     }
 
     const fn place(self) -> (Place, usize) {
-        let place = Place { boot_epoch: self.boot_epoch, chunk: self.sequence / CHUNK_BATCHES };
-        (place, (self.sequence % CHUNK_BATCHES) as usize)
+        let chunk = self.sequence / CHUNK_BATCHES as u64;
+        // Its lowest byte is the remainder.
+        let at = self.sequence.to_le_bytes()[0] as usize;
+        (Place { boot_epoch: self.boot_epoch, chunk }, at)
     }
 }
 
@@ -49,7 +51,7 @@ pub(crate) struct Size {
     pub(crate) disk_bytes: u64,
 }
 
-const CHUNK_BATCHES: u64 = 256;
+const CHUNK_BATCHES: usize = 256;
 const UNIT_BYTES: u64 = 512;
 const THERE: u64 = 1 << 63;
 const RECORDS_BITS: u32 = 20;
@@ -86,14 +88,14 @@ struct Place {
 
 #[derive(Clone, Debug)]
 struct Chunk {
-    entries: Box<[u64; CHUNK_BATCHES as usize]>,
+    entries: Box<[u64; CHUNK_BATCHES]>,
     /// Those that are there.
     count: u16,
 }
 
 impl Default for Chunk {
     fn default() -> Self {
-        Self { entries: Box::new([0; CHUNK_BATCHES as usize]), count: 0 }
+        Self { entries: Box::new([0; CHUNK_BATCHES]), count: 0 }
     }
 }
 
@@ -195,7 +197,7 @@ impl SpoolIndex {
             let (place, at) = key.place();
             from = Bound::Included(place);
             first = at + 1;
-            if first == CHUNK_BATCHES as usize {
+            if first == CHUNK_BATCHES {
                 from = Bound::Excluded(place);
                 first = 0;
             } else if !self.chunks.contains_key(&place) {
@@ -205,7 +207,7 @@ impl SpoolIndex {
         for (place, chunk) in self.chunks.range((from, Bound::Unbounded)) {
             let later = &chunk.entries[first..];
             if let Some(at) = later.iter().position(|entry| *entry != 0) {
-                let sequence = place.chunk * CHUNK_BATCHES + (first + at) as u64;
+                let sequence = place.chunk * CHUNK_BATCHES as u64 + (first + at) as u64;
                 return Some(Key { boot_epoch: place.boot_epoch, sequence });
             }
             first = 0;
@@ -240,10 +242,12 @@ impl SpoolIndex {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::btree_map::Entry;
+
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{BTreeMap, Bound, Key, Size, SpoolIndex, packed, unpacked};
 
     #[test]
     fn what_no_batch_exceeds_comes_back_as_it_was() {
@@ -251,7 +255,10 @@ mod tests {
             [(1, 4096, 1), (16 << 20, 16 << 20, 65_536), (0, 0, 0), (4097, 8192, 8192)]
         {
             let entry = unpacked(packed(Size { bytes, disk_bytes }, records));
-            assert_eq!(entry, Entry { bytes, disk_bytes, records });
+            assert_eq!(
+                (entry.bytes, entry.disk_bytes, entry.records),
+                (bytes, disk_bytes, records)
+            );
         }
     }
 
@@ -269,9 +276,9 @@ mod tests {
                 let records = u32::try_from(sequence % 7).expect("small");
                 if kind == 0 {
                     prop_assert_eq!(index.remove(key).is_some(), model.remove(&key).is_some());
-                } else if !model.contains_key(&key) {
+                } else if let Entry::Vacant(place) = model.entry(key) {
                     index.insert(key, size, records);
-                    model.insert(key, (size.disk_bytes, u64::from(records)));
+                    place.insert((size.disk_bytes, u64::from(records)));
                 }
                 let next = model.range((Bound::Excluded(key), Bound::Unbounded)).next();
                 prop_assert_eq!(index.after(Some(key)), next.map(|(key, _)| *key));
