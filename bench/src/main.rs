@@ -1,5 +1,5 @@
 //! `spanwatch-bench`: makes captures, puts them on a wire, makes traffic with real sockets, and measures the XDP
-//! program and the replay. In: a scenario, or a capture file. Out: frames, and figures. Of what the sensor makes of the
+//! program, the replay and the link. In: a scenario, or a capture file. Out: frames, and figures. Of what the sensor makes of the
 //! frames it looks at nothing but how many were counted.
 
 mod count;
@@ -7,6 +7,7 @@ mod generate;
 mod inject;
 mod offline;
 mod traffic;
+mod uplink;
 mod xdp;
 
 use std::process::ExitCode;
@@ -33,6 +34,12 @@ enum Command {
     Traffic(traffic::Options),
     /// Measure `replay` beside other flow probes on the same captures.
     Offline(offline::Options),
+    /// Measure the link from the sealed batch to its acknowledgement, with the backend's program.
+    Uplink(uplink::Options),
+    #[command(hide = true)]
+    UplinkPart(uplink::part::Options),
+    #[command(hide = true)]
+    UplinkIntake(uplink::intake::Options),
     /// Measure what the XDP program costs a packet, beside other designs; needs root.
     Xdp(xdp::Options),
 }
@@ -44,6 +51,9 @@ fn main() -> ExitCode {
         Command::Inject(options) => inject::run(&options),
         Command::Traffic(options) => traffic::run(&options),
         Command::Offline(options) => offline::run(&options),
+        Command::Uplink(options) => uplink::run(&options),
+        Command::UplinkPart(options) => uplink::part::run(&options),
+        Command::UplinkIntake(options) => uplink::intake::run(&options),
         Command::Xdp(options) => xdp::run(&options),
     };
     match outcome {
