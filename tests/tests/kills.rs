@@ -17,8 +17,8 @@ const TIMEOUT: Duration = Duration::from_mins(3);
 const KILLS: u64 = 20;
 /// Longest time between two faults, milliseconds.
 const PAUSE_MS: u64 = 250;
-/// Small batches, so that there are many moments to kill at, and no patience at the end: `deliver` does the rest.
-const CONFIG: &str = "[uplink]\nbatch_records_max = 500\nshutdown_grace_ms = 0\n";
+/// Small batches, so that there are many moments to kill at and few rows to compare.
+const BATCH_RECORDS: usize = 100;
 const ROWS: &str = "SELECT boot_epoch, sequence, ip(initiator) AS initiator, initiator_port, \
     ip(responder) AS responder, responder_port, initiator_packets, initiator_bytes, \
     responder_packets, responder_bytes FROM flows";
@@ -89,7 +89,9 @@ struct Scene<'a> {
 impl Scene<'_> {
     fn sensor(&self) -> Result<Process> {
         let config = self.station.path("sensor.toml");
-        fs::write(&config, CONFIG)?;
+        // No patience at the end either: `deliver` does the rest.
+        let limits = format!("batch_records_max = {BATCH_RECORDS}\nshutdown_grace_ms = 0\n");
+        fs::write(&config, format!("[uplink]\n{limits}"))?;
         let mut replay = self.station.sensor_command("replay")?;
         replay.args(["--output", "uplink", "--config"]).arg(&config).arg(self.capture);
         Process::start(&mut replay, &self.station.path("sensor.log"))
@@ -173,7 +175,7 @@ fn each_side_killed_again_and_again_on_a_line_that_is_cut_loses_nothing() -> Res
     let mut epochs = BTreeMap::<u64, Vec<u64>>::new();
     for ((boot_epoch, sequence), rows) in &stored {
         epochs.entry(*boot_epoch).or_default().push(*sequence);
-        assert!(rows.len() <= 500, "{boot_epoch}/{sequence} is stored twice");
+        assert!(rows.len() <= BATCH_RECORDS, "{boot_epoch}/{sequence} is stored twice");
     }
     for (boot_epoch, sequences) in &epochs {
         let last = sequences.last().copied().unwrap_or(0);

@@ -9,6 +9,9 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
+/// The unit of times in `/proc/PID/stat`, the same on all but one long-gone machine that Linux ran on.
+const TICKS_PER_SECOND: f64 = 100.0;
+
 /// Which one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -107,6 +110,17 @@ impl Site {
                 return Ok(backend);
             }
         }
+    }
+}
+
+impl Backend {
+    /// Time on the CPU so far, with what it has started; `None` where the kernel does not say.
+    pub(super) fn cpu_s(&self) -> Option<f64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
+        // The second field is the program's name in brackets, which may hold anything.
+        let (_, fields) = text.rsplit_once(") ")?;
+        let ticks = |number: usize| fields.split(' ').nth(number)?.parse::<u32>().ok();
+        Some(f64::from(ticks(11)?.checked_add(ticks(12)?)?) / TICKS_PER_SECOND)
     }
 }
 

@@ -179,9 +179,12 @@ impl Bench<'_> {
         let quick = self.options.quick;
         if self.wants(Name::Flow) {
             progress(&format!("{}: as fast as it goes", kind.name()));
-            let (_site, _backend, state) = self.site(kind, program, "flow")?;
+            let (_site, backend, state) = self.site(kind, program, "flow")?;
             let batches = if quick { 20 } else { self.options.batches };
-            rows.push(Row::flow(kind, &self.job(&state, &Job::Flow { batches })?));
+            let before_s = backend.cpu_s();
+            let found = self.job(&state, &Job::Flow { batches })?;
+            let backend_cpu_s = backend.cpu_s().zip(before_s).map(|(after, before)| after - before);
+            rows.push(Row::flow(kind, &found, backend_cpu_s));
         }
         if self.wants(Name::Idle) {
             progress(&format!("{}: one at a time", kind.name()));

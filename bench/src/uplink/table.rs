@@ -21,6 +21,9 @@ pub(super) struct Row {
     /// Of the sensor's side, sealing included where it seals.
     #[serde(skip_serializing_if = "Option::is_none")]
     sensor_cpu_ns_per_flow: Option<f64>,
+    /// Of the receiving end, one batch more included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backend_cpu_ns_per_flow: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ack_p50_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,12 +71,13 @@ impl Row {
         }
     }
 
-    pub(super) fn flow(kind: Kind, found: &Found) -> Self {
+    pub(super) fn flow(kind: Kind, found: &Found, backend_cpu_s: Option<f64>) -> Self {
         let flows = float(found.records);
         Self {
             flows_per_s: Some(flows / found.elapsed_s),
             bytes_per_s: Some(float(found.bytes) / found.elapsed_s),
             sensor_cpu_ns_per_flow: found.cpu_s.map(|cpu_s| cpu_s * 1e9 / flows),
+            backend_cpu_ns_per_flow: backend_cpu_s.map(|cpu_s| cpu_s * 1e9 / flows),
             ..Self::of(kind, "flow", found)
         }
     }
@@ -142,18 +146,19 @@ fn cell(value: Option<f64>, per: f64, decimals: usize) -> String {
 pub(super) fn text(rows: &[Row], shared: Option<usize>) -> String {
     let mut text = String::from(
         "From sealed to acknowledged, on loopback, synced on both sides; one CPU each.\n\n\
-         row           k flows/s    MB/s  B/flow  sensor ns/flow  p50 ms  p99 ms  resume ms\n",
+         row           k flows/s    MB/s  B/flow  sensor ns/flow  backend ns/flow  p50 ms  p99 ms  resume ms\n",
     );
     for row in rows.iter().filter(|row| row.rss_bytes.is_none()) {
         // Writing to a string cannot fail.
         let _written = writeln!(
             text,
-            "{:<12}  {:>9}  {:>6}  {:>6}  {:>14}  {:>6}  {:>6}  {:>9}",
+            "{:<12}  {:>9}  {:>6}  {:>6}  {:>14}  {:>15}  {:>6}  {:>6}  {:>9}",
             row.name,
             cell(row.flows_per_s, 1e3, 0),
             cell(row.bytes_per_s, 1e6, 1),
             cell(row.bytes_per_flow, 1.0, 1),
             cell(row.sensor_cpu_ns_per_flow, 1.0, 0),
+            cell(row.backend_cpu_ns_per_flow, 1.0, 0),
             cell(row.ack_p50_ms, 1.0, 1),
             cell(row.ack_p99_ms, 1.0, 1),
             cell(row.resume_ms, 1.0, 0),
