@@ -317,7 +317,7 @@ fn gauges(summary: &Summary) -> Vec<Metric> {
             ),
             (
                 "certificate_ends_unix_s",
-                "When this sensor's certificate ends, seconds since the Unix epoch.",
+                "When the certificate ends, seconds since the Unix epoch.",
                 summary.certificate_ends_unix_s,
             ),
         ]);
