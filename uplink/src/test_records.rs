@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use flow::{Direction, EndReason, Handshake, Outer, Record, RoleEvidence, Vlans, protocol};
 
 /// A generator with a seed; the same seed gives the same numbers on every machine.
+#[derive(Clone, Debug)]
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {

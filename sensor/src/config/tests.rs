@@ -361,6 +361,7 @@ fn default_file() {
         batch_interval_ms = 1000
         # How long a stopping sensor waits for the backend's acknowledgements, milliseconds: 0 to
         # 600000. What is not acknowledged by then stays in the spool for the next start.
+        #bandwidth_bytes_per_second_max =
         shutdown_grace_ms = 10000
 
         # Counters for Prometheus, at /metrics; docs/metrics.md explains each.
