@@ -1,6 +1,6 @@
 //! `spanwatch-bench`: makes captures, puts them on a wire, makes traffic with real sockets, and measures the XDP
-//! program, the replay and the link. In: a scenario, or a capture file. Out: frames, and figures. Of what the sensor makes of the
-//! frames it looks at nothing but how many were counted.
+//! program, the replay and the link. In: a scenario, or a capture file. Out: frames, and figures. Of what the sensor
+//! makes of the frames it looks at nothing but how many were counted.
 
 mod count;
 mod generate;

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `flow` | batches of 8,192 records are sealed and delivered at once, as fast as it goes; from the first one sealed to the last one acknowledged |
 //! | `idle` | one batch at a time, from sealed to acknowledged; the connection stands |
-//! | `resume` | the spool is filled while nobody listens, the sensor tries on, then the backend starts: from "listening" to the first acknowledgement, and how fast the spool drains |
+//! | `resume` | a full spool, nobody listens, then the backend starts: to the first acknowledgement, and how fast it drains |
 //! | `cap` | the same with a cap of the bandwidth |
 //! | `memory` | a sensor with many batches on disk, and nobody there: resident memory beside that of one without |
 //!
