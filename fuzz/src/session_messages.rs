@@ -1,5 +1,5 @@
-//! Takes the bytes of one message of the link, of either direction; checks that reading them ends with a message or with
-//! a fault, and that what was read is written as it is read again.
+//! Takes the bytes of one message of the link, of either direction; checks that reading them ends with a message or
+//! with a fault, and that what was read is written as it is read again.
 
 use uplink::rewrite_message;
 

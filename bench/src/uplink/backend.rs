@@ -30,6 +30,13 @@ impl Kind {
     }
 }
 
+/// A program that stays on one CPU, and ends when this one does, whatever ends it.
+pub(super) fn on_cpu(cpu: usize, program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "taskset", "--cpu-list", &cpu.to_string()]).arg(program);
+    command
+}
+
 /// What a receiving end is started with.
 #[derive(Clone, Debug)]
 pub(super) struct Site {
@@ -85,8 +92,7 @@ impl Site {
 
     /// Starts it, and waits until sensors can connect.
     pub(super) fn serve(&self) -> Result<Backend> {
-        let mut command = Command::new("taskset");
-        command.args(["--cpu-list", &self.cpu.to_string()]).arg(&self.program);
+        let mut command = on_cpu(self.cpu, &self.program);
         match self.kind {
             Kind::Lake => command.args(["serve", "--data"]).arg(self.folder.join("data")),
             Kind::File => command.arg("uplink-intake").arg(&self.folder).arg(&self.address),
@@ -94,7 +100,7 @@ impl Site {
         let log =
             std::fs::File::options().create(true).append(true).open(self.folder.join("log"))?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
-        let mut child = command.spawn().context("cannot start taskset (util-linux)")?;
+        let mut child = command.spawn().context("cannot start setpriv and taskset (util-linux)")?;
         let output = child.stdout.take().context("it has an output")?;
         let mut backend = Backend { child, code: None };
         let mut lines = BufReader::new(output).lines();

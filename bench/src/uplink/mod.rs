@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `flow` | batches of 8,192 records are sealed and delivered at once, as fast as it goes; from the first one sealed to the last one acknowledged |
 //! | `idle` | one batch at a time, from sealed to acknowledged; the connection stands |
-//! | `resume` | the spool is filled while nobody listens, the sensor tries on, then the backend starts: from "listening" to the first acknowledgement, and how fast the spool drains |
+//! | `resume` | a full spool, nobody listens, then the backend starts: to the first acknowledgement, and how fast it drains |
 //! | `cap` | the same with a cap of the bandwidth |
 //! | `memory` | a sensor with many batches on disk, and nobody there: resident memory beside that of one without |
 //!
@@ -24,14 +24,14 @@ mod table;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use rustix::thread::{CpuSet, sched_getaffinity};
 
-use backend::{Backend, Kind, Site};
+use backend::{Backend, Kind, Site, on_cpu};
 use flows::BATCH_RECORDS;
 use part::{Found, Job};
 use table::Row;
@@ -155,11 +155,10 @@ impl Bench<'_> {
     }
 
     fn start(&self, state: &Path, job: &Job) -> Result<Child> {
-        let mut command = Command::new("taskset");
-        command.args(["--cpu-list", &self.sensor_cpu.to_string()]).arg(&self.own);
+        let mut command = on_cpu(self.sensor_cpu, &self.own);
         command.arg("uplink-part").arg(state).args(job.arguments());
         command.stdin(Stdio::null()).stdout(Stdio::piped());
-        command.spawn().context("cannot start taskset (util-linux)")
+        command.spawn().context("cannot start setpriv and taskset (util-linux)")
     }
 
     /// A receiving end that serves, and a sensor that it knows.

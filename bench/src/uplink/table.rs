@@ -166,7 +166,8 @@ pub(super) fn text(rows: &[Row], shared: Option<usize>) -> String {
     }
     text.push('\n');
     for row in rows {
-        let written = match (row.rss_bytes, row.rss_empty_bytes, row.cap_bytes_per_s, row.quiet_ms)
+        // The same.
+        let _written = match (row.rss_bytes, row.rss_empty_bytes, row.cap_bytes_per_s, row.quiet_ms)
         {
             (Some(rss), Some(empty), ..) => writeln!(
                 text,
@@ -187,8 +188,6 @@ pub(super) fn text(rows: &[Row], shared: Option<usize>) -> String {
             ),
             _ => Ok(()),
         };
-        // The same.
-        let _written = written;
     }
     if let Some(cpu) = shared {
         let _written = writeln!(text, "Both sides shared CPU {cpu}: there was no other.");

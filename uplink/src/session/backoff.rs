@@ -1,5 +1,5 @@
-//! Takes failures; gives how long to wait, the same or doubling up to a bound, with jitter so that a thousand sensors do not
-//! come back in the same second. Pure: chance comes from a seed.
+//! Takes failures; gives how long to wait, the same or doubling up to a bound; with jitter, so that a thousand sensors
+//! do not come back in the same second. Pure: chance comes from a seed.
 
 /// Doubling wait with jitter.
 #[derive(Clone, Debug)]

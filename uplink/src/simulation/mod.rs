@@ -1,9 +1,10 @@
-//! The whole link from one seed, on a virtual clock: the sensor's session and spool, the backend's reception and ledger,
-//! the code that the shells drive, around a link and two disks that do whatever links and disks do. Each seed ends with
-//! the same check: the set stored is the set sealed but for what was refused or given up, and none was stored twice.
+//! The whole link from one seed, on a virtual clock: the sensor's session and spool, the backend's reception and
+//! ledger, the code that the shells drive, around a link and two disks that do whatever links and disks do. Each seed
+//! ends with the same check: the set stored is the set sealed but for what was refused or given up, and none was stored
+//! twice.
 //!
-//! Faults, at any step: messages that are late, overtake each other and come twice, cuts of which neither end needs to
-//! be told, partitions, restarts of either end, power that goes at any single operation of the sensor's disk, a commit
+//! Faults, at any step: messages that are late, overtake each other and come twice, cuts of which neither end needs
+//! to be told, partitions, restarts of either end, power that goes at any single operation of the sensor's disk, a commit
 //! that fails, or is through and nobody hears of it, full disks, bad sectors, a spool that evicts, jumps of both clocks.
 //!
 //! `SPANWATCH_SEED=n` runs one seed, `SPANWATCH_SEEDS=n` so many from 0; `cargo xtask simulate` does both.

@@ -1,5 +1,5 @@
-//! Peers that mean ill, or whose line does: slow streams, long messages, crowds, addresses that change. Others are served
-//! all the while.
+//! Peers that mean ill, or whose line does: slow streams, long messages, crowds, addresses that change. Others are
+//! served all the while.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
