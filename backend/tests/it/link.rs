@@ -104,6 +104,24 @@ async fn sensor_line(lab: &Lab) -> Result<(SensorLine, String)> {
     Ok((line, String::from_utf8(table)?))
 }
 
+/// What was received is kept, and a flipped bit of it shows.
+async fn evidence_shows_a_flipped_bit(lab: &Lab, sensor: &str) -> Result<()> {
+    let (database, evidence) = (lab.database().await?, lab.folder.evidence());
+    let verdict = verify(&database, &evidence, &Asked::default()).await?;
+    let found = &verdict.sensors[sensor];
+    assert_eq!((verdict.breaks(), found.batches, found.records), (0, 21, 1_040), "{verdict:?}");
+    let file = evidence.files()?.pop().context("there is evidence")?;
+    let whole = std::fs::read(&file)?;
+    let mut flipped = whole.clone();
+    flipped[200] ^= 1;
+    std::fs::write(&file, flipped)?;
+    let verdict = verify(&database, &evidence, &Asked::default()).await?;
+    let first = verdict.sensors[sensor].first_break.clone();
+    assert_eq!(first.and_then(|first| first.batch).map(|(_, sequence)| sequence), Some(21));
+    std::fs::write(&file, whole)?;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sensor_enrols_delivers_survives_a_restart_and_is_revoked() -> Result<()> {
     let lab = Lab::new().await?;
@@ -167,21 +185,8 @@ async fn a_sensor_enrols_delivers_survives_a_restart_and_is_revoked() -> Result<
     assert_eq!(sensor.books.map(|books| books.records_sealed), Some(1_040));
     assert!(status.findings >= 1, "the scan was found before it was acknowledged");
 
-    // What was received is kept, and a flipped bit of it shows.
-    let (database, evidence) = (lab.database().await?, lab.folder.evidence());
-    let verdict = verify(&database, &evidence, &Asked::default()).await?;
-    let found = &verdict.sensors[enrolled.sensor.as_str()];
-    assert_eq!((verdict.breaks(), found.batches, found.records), (0, 21, 1_040), "{verdict:?}");
-    let file = evidence.files()?.pop().context("there is evidence")?;
-    let whole = std::fs::read(&file)?;
-    let mut flipped = whole.clone();
-    flipped[200] ^= 1;
-    std::fs::write(&file, flipped)?;
-    let verdict = verify(&database, &evidence, &Asked::default()).await?;
-    let first = verdict.sensors[enrolled.sensor.as_str()].first_break.clone();
-    assert_eq!(first.and_then(|first| first.batch).map(|(_, sequence)| sequence), Some(21));
-    std::fs::write(&file, whole)?;
-
+    evidence_shows_a_flipped_bit(&lab, enrolled.sensor.as_str()).await?;
+    let database = lab.database().await?;
     database.revoke_sensor(enrolled.sensor.as_str(), 1).await?;
     let (line, table) = sensor_line(&lab).await?;
     assert!(line.last_received_ms.is_some_and(|ms| ms >= line.enrolled_ms), "{line:?}");

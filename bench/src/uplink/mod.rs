@@ -8,16 +8,15 @@
 //!
 //! | row | what is done |
 //! |---|---|
-//! | `flow` | batches of 8,192 records are sealed and delivered at once, as fast as it goes; from the first one sealed to the last one acknowledged |
+//! | `flow` | batches of 8,192 records (those of `codec`) are sealed and delivered as fast as it goes; to the end |
 //! | `idle` | one batch at a time, from sealed to acknowledged; the connection stands |
-//! | `resume` | a full spool, nobody listens, then the backend starts: to the first acknowledgement, and how fast it drains |
+//! | `resume` | a full spool, nobody listens, then the backend starts: to the first ack, and how fast it drains |
 //! | `cap` | the same with a cap of the bandwidth |
 //! | `memory` | a sensor with many batches on disk, and nobody there: resident memory beside that of one without |
 //!
 //! Both processes stay on their CPU (`taskset`). Where there is only one, they share it, and the table says so.
 
 mod backend;
-mod flows;
 pub(crate) mod intake;
 pub(crate) mod part;
 mod table;
@@ -32,10 +31,11 @@ use clap::{Args, ValueEnum};
 use rustix::thread::{CpuSet, sched_getaffinity};
 
 use backend::{Backend, Kind, Site, on_cpu};
-use flows::BATCH_RECORDS;
 use part::{Found, Job};
 use table::Row;
 
+/// Records of one batch: the sensor's default.
+const BATCH_RECORDS: usize = 8_192;
 /// The backend's default: a group is committed when nothing has come for so long, and at the latest after this.
 const QUIET_MS: f64 = 100.0;
 const GROUP_WAIT_MS: f64 = 1_000.0;

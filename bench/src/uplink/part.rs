@@ -15,7 +15,8 @@ use uplink::{
     deliver, enroll,
 };
 
-use super::flows::{BATCH_RECORDS, Flows};
+use super::BATCH_RECORDS;
+use crate::codec::mix::Mix;
 
 /// Longest that anything may take.
 const PATIENCE: Duration = Duration::from_mins(30);
@@ -195,7 +196,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn seal(state: &std::path::Path, batches: u64, records: usize) -> Result<Found> {
     let mut outbox = open(state)?;
     // Sealing is measured elsewhere: the same records again and again.
-    let batch = Flows::new(1).batch(records);
+    let batch = Mix::new(1).records(records);
     let started = Instant::now();
     let mut bytes = 0;
     for _ in 0..batches {
@@ -210,8 +211,8 @@ fn seal(state: &std::path::Path, batches: u64, records: usize) -> Result<Found> 
 fn flow(state: &std::path::Path, batches: u64) -> Result<Found> {
     let mut outbox = open(state)?;
     // Some different batches, made before: making records is the aggregator's part.
-    let mut flows = Flows::new(1);
-    let made: Vec<_> = (0..8).map(|_| flows.batch(BATCH_RECORDS)).collect();
+    let mut flows = Mix::new(1);
+    let made: Vec<_> = (0..8).map(|_| flows.records(BATCH_RECORDS)).collect();
     let mut delivery = Delivery::start(outbox.spool(), None)?;
     // The connection stands when the first batch is acknowledged.
     outbox.seal(&made[0], &Books::default(), now_ms())?;
@@ -237,7 +238,7 @@ fn flow(state: &std::path::Path, batches: u64) -> Result<Found> {
 /// One batch at a time, on a line that is otherwise idle.
 fn idle(state: &std::path::Path, samples: u64, pause_ms: u64) -> Result<Found> {
     let mut outbox = open(state)?;
-    let batch = Flows::new(1).batch(BATCH_RECORDS);
+    let batch = Mix::new(1).records(BATCH_RECORDS);
     let mut delivery = Delivery::start(outbox.spool(), None)?;
     let mut latencies_ms = Vec::new();
     for sample in 0..=samples {
@@ -260,7 +261,7 @@ fn wait(state: &std::path::Path) -> Result<Found> {
     let mut outbox = open(state)?;
     let elapsed_s = started.elapsed().as_secs_f64();
     let delivery = Delivery::start(outbox.spool(), None)?;
-    outbox.seal(&Flows::new(1).batch(BATCH_RECORDS), &Books::default(), now_ms())?;
+    outbox.seal(&Mix::new(1).records(BATCH_RECORDS), &Books::default(), now_ms())?;
     std::thread::sleep(WATCHED);
     let waiting = outbox.totals();
     let rss_bytes = status("VmRSS").map(|kib| kib * 1024);

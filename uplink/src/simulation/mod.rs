@@ -4,8 +4,9 @@
 //! twice.
 //!
 //! Faults, at any step: messages that are late, overtake each other and come twice, cuts of which neither end needs
-//! to be told, partitions, restarts of either end, power that goes at any single operation of the sensor's disk, a commit
-//! that fails, or is through and nobody hears of it, full disks, bad sectors, a spool that evicts, jumps of both clocks.
+//! to be told, partitions, restarts of either end, power that goes at any single operation of the sensor's disk, a
+//! commit that fails, or is through and nobody hears of it, full disks, bad sectors, a spool that evicts, jumps of both
+//! clocks.
 //!
 //! `SPANWATCH_SEED=n` runs one seed, `SPANWATCH_SEEDS=n` so many from 0; `cargo xtask simulate` does both.
 
