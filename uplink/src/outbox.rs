@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use crate::batch::{BatchHeader, OpenError, SealError, Sealer, batch_blake3, time_range};
 use crate::certificate::Validity;
-use crate::spool::{Disk, Key, RealDisk, Recovery, Spool, SpoolError};
+use crate::spool::{Disk, Given, Key, RealDisk, Recovery, Spool, SpoolError};
 use crate::state::{Credentials, Identity, StateError, StateFolder};
 use crate::{BatchId, Health};
 
@@ -73,7 +73,8 @@ pub struct OutboxTotals {
     pub records_evicted: u64,
     /// Batches given up before the backend had them.
     pub batches_evicted: u64,
-    /// Batches that wait now, those of earlier boot epochs included.
+    /// Batches that wait for the backend's word, those of earlier boot epochs included, and those that a full spool
+    /// gave up after they had been sent.
     pub batches_waiting: u64,
     /// Records in those.
     pub records_waiting: u64,
@@ -185,8 +186,8 @@ impl SpoolHandle {
     /// Batches and records that wait now.
     #[must_use]
     pub fn waiting(&self) -> (u64, u64) {
-        let index = self.0.spool.index();
-        (u64::try_from(index.len()).unwrap_or(u64::MAX), index.records())
+        let Given { batches, records, .. } = self.0.spool.unanswered();
+        (batches, records)
     }
 }
 
@@ -278,7 +279,7 @@ impl Outbox {
         let count = u32::try_from(records.len())
             .map_err(|_large| SealError::Count { header: u32::MAX, records: records.len() })?;
         let records_sealed = self.totals.records_sealed + u64::from(count);
-        let records_evicted = self.totals.records_evicted;
+        let records_evicted = self.totals().records_evicted;
         let header = BatchHeader {
             member: member.clone(),
             sensor: sensor.clone(),
@@ -310,8 +311,6 @@ impl Outbox {
         self.next_sequence += 1;
         self.totals.records_sealed = records_sealed;
         self.totals.batches_sealed += 1;
-        self.totals.batches_evicted += evicted.batches;
-        self.totals.records_evicted += evicted.records;
         Ok(SealedInfo {
             id: header.id(),
             records: count,
@@ -324,11 +323,14 @@ impl Outbox {
     /// What was sealed and evicted since the opening, and what waits.
     #[must_use]
     pub fn totals(&self) -> OutboxTotals {
-        let index = self.shared.spool.index();
+        let spool = &self.shared.spool;
+        let (waiting, evicted) = (spool.unanswered(), spool.evictions().since_opening);
         OutboxTotals {
-            batches_waiting: u64::try_from(index.len()).unwrap_or(u64::MAX),
-            records_waiting: index.records(),
-            spool_bytes: index.disk_bytes(),
+            batches_evicted: self.totals.batches_evicted + evicted.batches,
+            records_evicted: self.totals.records_evicted + evicted.records,
+            batches_waiting: waiting.batches,
+            records_waiting: waiting.records,
+            spool_bytes: spool.index().disk_bytes(),
             ..self.totals
         }
     }

@@ -188,11 +188,10 @@ pub(super) struct Ended {
 fn handle_event(answers: &Answers, tell: &Sender<()>, event: &DeliveryEvent) {
     match event {
         DeliveryEvent::Acked { id, records, .. } => {
-            let records = u64::from(*records);
             if id.boot_epoch == answers.boot_epoch {
-                answers.records_acked.fetch_add(records, Ordering::Relaxed);
+                answers.records_acked.fetch_add(*records, Ordering::Relaxed);
             } else {
-                answers.records_acked_earlier.fetch_add(records, Ordering::Relaxed);
+                answers.records_acked_earlier.fetch_add(*records, Ordering::Relaxed);
             }
             // One message that something happened is enough.
             let _full = tell.try_send(());
@@ -221,7 +220,7 @@ fn handle_event(answers: &Answers, tell: &Sender<()>, event: &DeliveryEvent) {
         }
         DeliveryEvent::Rejected { records, .. } => {
             answers.news().handle_answer();
-            answers.records_rejected.fetch_add(u64::from(*records), Ordering::Relaxed);
+            answers.records_rejected.fetch_add(*records, Ordering::Relaxed);
             let _full = tell.try_send(());
             tracing::error!("{event}");
         }

@@ -41,7 +41,7 @@ pub enum DeliveryEvent {
         /// Which.
         id: BatchId,
         /// Its records.
-        records: u32,
+        records: u64,
         /// Whether the backend had it before.
         duplicate: bool,
         /// Batches still in the spool.
@@ -52,7 +52,7 @@ pub enum DeliveryEvent {
         /// Which.
         id: BatchId,
         /// Its records.
-        records: u32,
+        records: u64,
         /// Why.
         reason: String,
     },

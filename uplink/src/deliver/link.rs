@@ -15,7 +15,7 @@ use crate::exchange::any_address;
 use crate::health::{self, PERIOD_MS};
 use crate::outbox::Shared;
 use crate::session::{Bucket, Cause, Silence};
-use crate::spool::Key;
+use crate::spool::{Key, ReadError};
 use crate::tls::{BACKEND_NAME, explain};
 use crate::wire::{self, ACK_BYTES_MAX, HELLO_BYTES_MAX, Outcome};
 
@@ -236,13 +236,19 @@ impl Writer {
             let Some(key) = key else { return };
             let shared = Arc::clone(&self.shared);
             let read = tokio::task::spawn_blocking(move || shared.spool.read(key));
-            let bytes = match read.await.unwrap_or_else(|error| Err(error.into())) {
+            let read = read.await.unwrap_or_else(|error| Err(ReadError::Unreadable(error.into())));
+            let bytes = match read {
                 Ok(bytes) => bytes,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(ReadError::Gone) => {
                     self.events.send(LinkEvent::Missing(key)).await;
                     continue;
                 }
-                Err(error) => {
+                Err(ReadError::NotNow(error)) => {
+                    let reason = error.to_string();
+                    self.events.send(LinkEvent::Failed(Cause::Refused, reason)).await;
+                    return;
+                }
+                Err(ReadError::Unreadable(error)) => {
                     self.events.send(LinkEvent::Unreadable(key, error.to_string())).await;
                     continue;
                 }

@@ -19,10 +19,10 @@ pub use event::DeliveryEvent;
 use crate::code::{CodeError, check_address};
 use crate::outbox::{Shared, SpoolHandle};
 use crate::renew::Renewer;
-use crate::session::{Action, Session, SessionSettings};
-use crate::spool::Key;
+use crate::session::{Action, IN_FLIGHT_MAX, Session, SessionSettings};
+use crate::spool::{Given, Key};
 use crate::tls::{self, TlsError};
-use crate::wire::Close;
+use crate::wire::{Close, EPOCHS_MAX};
 use crate::{BatchId, state::Identity};
 use link::{Events, LinkEvent, Pace, Writer};
 
@@ -242,7 +242,7 @@ impl<'a> Courier<'a> {
         progress: &'a (dyn Fn(DeliveryEvent) + Send + Sync),
     ) -> Result<Self, DeliverError> {
         let shared = Arc::clone(&options.spool.0);
-        if !(1..=32).contains(&options.in_flight_max) {
+        if !(1..=IN_FLIGHT_MAX).contains(&options.in_flight_max) {
             return Err(DeliverError::InFlight(options.in_flight_max));
         }
         let identity: &Identity = &shared.credentials.identity;
@@ -261,6 +261,7 @@ impl<'a> Courier<'a> {
             backoff_max_ms: options.backoff_max_ms,
             connect_timeout_ms: options.connect_timeout_ms,
             answer_timeout_ms: options.answer_timeout_ms,
+            epochs_max: EPOCHS_MAX,
             seed,
         };
         // Every task of an attempt has at most one event under way, and there are few tasks.
@@ -296,7 +297,7 @@ impl<'a> Courier<'a> {
     }
 
     fn waiting(&self) -> u64 {
-        u64::try_from(self.shared.spool.index().len()).unwrap_or(u64::MAX)
+        self.shared.spool.unanswered().batches
     }
 
     fn id(&self, key: Key) -> BatchId {
@@ -320,8 +321,8 @@ impl<'a> Courier<'a> {
                         self.tasks.spawn(link::greet(connection, boot_epochs, self.events()));
                     }
                 }
+                Action::Settle { held } => self.settle(&held),
                 Action::Send(key) => {
-                    self.shared.spool.index().set_in_flight(key);
                     // The line is as long as the session allows batches in flight; without a link its end
                     // is about to be handled, and the batch is sent over the next one.
                     let sent =
@@ -356,29 +357,41 @@ impl<'a> Courier<'a> {
         self.tasks.spawn(link::connect(backend, config, self.events()));
     }
 
+    fn settle(&mut self, held: &[(u64, u64)]) {
+        match self.shared.spool.settle(held) {
+            Ok(stored) => {
+                for (key, given) in stored {
+                    self.acked(key, given, false);
+                }
+            }
+            Err(error) => self.session.handle_unsettled(self.now_ms(), error.to_string()),
+        }
+    }
+
     fn remove(&mut self, key: Key, duplicate: bool) {
         match self.shared.spool.acknowledged(key) {
             Ok(None) => {}
-            Ok(Some(entry)) => {
-                self.totals.batches_acked += 1;
-                self.totals.records_acked += u64::from(entry.records);
-                self.totals.bytes_acked += entry.bytes;
-                self.totals.batches_duplicate += u64::from(duplicate);
-                let batches_waiting = self.waiting();
-                let (id, records) = (self.id(key), entry.records);
-                (self.progress)(DeliveryEvent::Acked { id, records, duplicate, batches_waiting });
-            }
+            Ok(Some(given)) => self.acked(key, given, duplicate),
             Err(error) => self.spool_trouble(key, error.to_string()),
         }
+    }
+
+    fn acked(&mut self, key: Key, Given { records, bytes, .. }: Given, duplicate: bool) {
+        self.totals.batches_acked += 1;
+        self.totals.records_acked += records;
+        self.totals.bytes_acked += bytes;
+        self.totals.batches_duplicate += u64::from(duplicate);
+        let (id, batches_waiting) = (self.id(key), self.waiting());
+        (self.progress)(DeliveryEvent::Acked { id, records, duplicate, batches_waiting });
     }
 
     fn reject(&mut self, key: Key, reason: String) {
         match self.shared.spool.reject(key) {
             Ok(None) => {}
-            Ok(Some(entry)) => {
+            Ok(Some(Given { records, .. })) => {
                 self.totals.batches_rejected += 1;
-                self.totals.records_rejected += u64::from(entry.records);
-                let (id, records) = (self.id(key), entry.records);
+                self.totals.records_rejected += records;
+                let id = self.id(key);
                 (self.progress)(DeliveryEvent::Rejected { id, records, reason });
             }
             Err(error) => self.spool_trouble(key, error.to_string()),
@@ -429,7 +442,7 @@ impl<'a> Courier<'a> {
             LinkEvent::Missing(key) => {
                 self.session.handle_missing(key);
                 // An evicted batch is not expected any more.
-                if self.shared.spool.forget(key) {
+                if self.shared.spool.forget(key).is_some() {
                     self.spool_trouble(key, "somebody has removed its file".to_owned());
                 }
             }
@@ -453,7 +466,6 @@ impl<'a> Courier<'a> {
         if let Some(link) = self.link.take() {
             Close::Done.close(&link.connection);
         }
-        self.shared.spool.index().clear_in_flight();
         self.totals.failures += 1;
         let (backend, batches_waiting) = (self.backend.clone(), self.waiting());
         (self.progress)(if self.greeted {
@@ -467,7 +479,6 @@ impl<'a> Courier<'a> {
     /// Closes the connection and lets the backend know.
     async fn end(&mut self) {
         self.tasks.shutdown().await;
-        self.shared.spool.index().clear_in_flight();
         if let Some(link) = self.link.take() {
             Close::Done.close(&link.connection);
             if timeout(GOODBYE, link.endpoint.wait_idle()).await.is_err() {

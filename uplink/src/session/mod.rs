@@ -25,9 +25,12 @@ use std::collections::{BTreeSet, VecDeque};
 
 use crate::session::backoff::Backoff;
 use crate::spool::{Key, SpoolIndex};
-use crate::wire::{EPOCHS_MAX, Outcome};
+use crate::wire::Outcome;
 pub(crate) use bucket::Bucket;
 pub(crate) use silence::Silence;
+
+/// Batches sent and not yet acked, at most.
+pub(crate) const IN_FLIGHT_MAX: usize = 32;
 
 /// What a session is made with.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +49,8 @@ pub(crate) struct SessionSettings {
     pub(crate) connect_timeout_ms: u64,
     /// How long the backend may take for a hello, or the next ack.
     pub(crate) answer_timeout_ms: u64,
+    /// Boot epochs that one hello asks for: of batches of the others the backend says one by one that it has them.
+    pub(crate) epochs_max: usize,
     /// Where the jitter comes from.
     pub(crate) seed: u64,
 }
@@ -57,6 +62,8 @@ pub(crate) enum Action {
     Connect,
     /// Ask what the backend holds of these boot epochs.
     Hello { boot_epochs: Vec<u64> },
+    /// The backend holds these boot epochs up to these sequences, and nothing above that was sent before.
+    Settle { held: Vec<(u64, u64)> },
     /// Send this batch; batches must arrive in the order of these actions.
     Send(Key),
     /// The backend has it: remove it from the spool.
@@ -152,7 +159,7 @@ impl Session {
         self.attempts = 0;
         self.known_connect_ms = Some(now_ms.saturating_sub(since_ms).saturating_mul(4));
         self.phase = Phase::Greeting { until_ms: now_ms + self.settings.answer_timeout_ms };
-        self.greeted = spool.epochs(EPOCHS_MAX);
+        self.greeted = spool.epochs(self.settings.epochs_max);
         self.actions.push_back(Action::Hello { boot_epochs: self.greeted.clone() });
     }
 
@@ -167,9 +174,16 @@ impl Session {
             self.fail(now_ms, Cause::Refused, reason);
             return;
         }
-        self.held = self.greeted.iter().copied().zip(held.iter().copied()).rev().collect();
+        let held: Vec<_> = self.greeted.iter().copied().zip(held.iter().copied()).collect();
+        self.held = held.iter().copied().rev().collect();
+        self.actions.push_back(Action::Settle { held });
         self.cursor = None;
         self.phase = Phase::Open { until_ms: None, since_ms: now_ms };
+    }
+
+    /// What the backend holds could not be noted: nothing is sent before it is, over another connection.
+    pub(crate) fn handle_unsettled(&mut self, now_ms: u64, reason: String) {
+        self.fail(now_ms, Cause::Refused, reason);
     }
 
     /// The backend's answer to a batch.
@@ -236,7 +250,10 @@ impl Session {
         self.actions.retain(|action| {
             matches!(
                 action,
-                Action::Remove { .. } | Action::Reject { .. } | Action::Disconnect { .. }
+                Action::Settle { .. }
+                    | Action::Remove { .. }
+                    | Action::Reject { .. }
+                    | Action::Disconnect { .. }
             )
         });
         wait_ms
@@ -298,11 +315,17 @@ impl Session {
         let overdue = now_ms + self.settings.answer_timeout_ms;
         let until_ms = Some(until_ms.unwrap_or(overdue));
         let Some(key) = spool.after(self.cursor) else {
-            if self.in_flight.is_empty() && spool.len() > 0 {
+            if !self.in_flight.is_empty() {
+                return None;
+            }
+            if spool.len() > 0 {
                 // The disk did not let go of what the backend has answered: all that is offered again, after a while.
                 self.phase = Phase::Open { until_ms, since_ms };
+            } else if spool.has_undecided() {
+                // They are of a boot epoch that was not asked for, or could not be noted.
+                self.fail(now_ms, Cause::Refused, "to ask again what the backend has".to_owned());
             }
-            return None;
+            return self.actions.pop_front();
         };
         self.cursor = Some(key);
         self.in_flight.insert(key);

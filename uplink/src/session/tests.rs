@@ -13,9 +13,19 @@ fn session(seed: u64, now_ms: u64) -> Session {
         backoff_max_ms: 2_000,
         connect_timeout_ms: 1_000,
         answer_timeout_ms: 1_000,
+        epochs_max: 64,
         seed,
     };
     Session::new(settings, now_ms)
+}
+
+/// The backend greets, and what it says is the first thing to be noted.
+fn hold(session: &mut Session, spool: &SpoolIndex, now_ms: u64, held: &[u64]) {
+    session.handle_held(now_ms, held);
+    let Some(Action::Settle { held: noted }) = session.poll_action(now_ms, spool) else {
+        unreachable!("what the backend says is noted")
+    };
+    assert_eq!(noted.iter().map(|(_, held)| *held).collect::<Vec<_>>(), held);
 }
 
 #[test]
@@ -43,7 +53,7 @@ fn the_wait_doubles_up_to_its_bound_and_is_reset_by_an_ack() {
     session.handle_connected(now_ms, &spool);
     let hello = Action::Hello { boot_epochs: vec![1] };
     assert_eq!(session.poll_action(now_ms, &spool), Some(hello));
-    session.handle_held(now_ms, &[0]);
+    hold(&mut session, &spool, now_ms, &[0]);
     assert_eq!(session.poll_action(now_ms, &spool), Some(Action::Send(key)));
     session.handle_ack(now_ms, key, Outcome::Stored);
     assert!(session.handle_disconnected(now_ms, Cause::Refused) <= 10);
@@ -74,7 +84,7 @@ fn a_backend_that_never_answers_is_given_up_and_tried_again() {
     assert_eq!(reason, "no answer to the hello within 1000 ms");
     session.handle_connected(now_ms, &spool);
     assert!(matches!(session.poll_action(now_ms, &spool), Some(Action::Hello { .. })));
-    session.handle_held(now_ms, &[0]);
+    hold(&mut session, &spool, now_ms, &[0]);
     assert!(matches!(session.poll_action(now_ms, &spool), Some(Action::Send(_))));
     let (reason, _) = timed_out(&mut session, &spool, now_ms + 1000);
     assert_eq!(reason, "no ack within 1000 ms");
@@ -108,6 +118,7 @@ fn a_backend_that_comes_back_after_any_outage_is_tried_within_two_seconds() {
             backoff_max_ms: 60_000,
             connect_timeout_ms: 1_000,
             answer_timeout_ms: 60_000,
+            epochs_max: 64,
             seed,
         };
         let mut session = Session::new(settings, 0);
@@ -154,7 +165,7 @@ fn a_batch_that_goes_out_slowly_is_no_reason_to_give_up() {
     assert_eq!(session.poll_action(0, &spool), Some(Action::Connect));
     session.handle_connected(0, &spool);
     assert!(matches!(session.poll_action(0, &spool), Some(Action::Hello { .. })));
-    session.handle_held(0, &[0]);
+    hold(&mut session, &spool, 0, &[0]);
     assert!(matches!(session.poll_action(0, &spool), Some(Action::Send(_))));
     for now_ms in [900, 1_800, 2_700] {
         session.handle_progress(now_ms);
@@ -176,7 +187,7 @@ fn what_the_backend_holds_is_removed_one_by_one_before_anything_is_sent() {
     session.handle_connected(0, &spool);
     let hello = Action::Hello { boot_epochs: vec![1, 2, 3] };
     assert_eq!(session.poll_action(0, &spool), Some(hello));
-    session.handle_held(0, &[300, 1, 0]);
+    hold(&mut session, &spool, 0, &[300, 1, 0]);
     for held in [key(1, 1), key(1, 300), key(2, 1)] {
         let remove = Action::Remove { key: held, duplicate: false };
         assert_eq!(session.poll_action(0, &spool), Some(remove));
@@ -199,7 +210,7 @@ fn what_the_disk_does_not_let_go_of_is_offered_again_without_a_new_connection() 
     assert_eq!(session.poll_action(0, &spool), Some(Action::Connect));
     session.handle_connected(0, &spool);
     assert!(matches!(session.poll_action(0, &spool), Some(Action::Hello { .. })));
-    session.handle_held(0, &[0]);
+    hold(&mut session, &spool, 0, &[0]);
     for at_ms in [0, 1_000, 2_000] {
         session.handle_timeout(at_ms);
         assert_eq!(session.poll_action(at_ms, &spool), Some(Action::Send(key)));

@@ -76,9 +76,6 @@ pub(super) struct Backend {
     session: String,
     broken: Option<Broken>,
     pub(super) fails_one_in: Option<u64>,
-    /// Greets as if the sensor had not asked for its boot epochs, as happens to those beyond the 64th: what is stored
-    /// comes again.
-    pub(super) forgetful: bool,
     /// Requests that the store takes before it has worked on them.
     pub(super) queue_max: usize,
     pub(super) disk_is_full: bool,
@@ -99,7 +96,6 @@ impl Backend {
             session: "acme-1".to_owned(),
             broken,
             fails_one_in,
-            forgetful: false,
             queue_max: 3,
             disk_is_full: false,
             answers: Vec::new(),
@@ -245,7 +241,7 @@ impl Backend {
                 self.ledger.learn(session, last);
                 last
             });
-            held.push(if self.forgetful { 0 } else { known.unwrap_or(0) });
+            held.push(known.unwrap_or(0));
         }
         if let Some(connection) = self.connections.get_mut(&connection) {
             connection.reception.handle_held(Some(held));

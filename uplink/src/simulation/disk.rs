@@ -168,6 +168,20 @@ impl Disk for SimulatedDisk {
         failed.map_or(Ok(()), Err)
     }
 
+    fn overwrite(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let name = name(path);
+        let mut state = self.step(true).map_err(|(_, error)| error)?;
+        if !state.files.contains_key(&name) {
+            return Err(ErrorKind::NotFound.into());
+        }
+        state.files.insert(name, Bytes::copy_from_slice(bytes));
+        // A file system with a journal writes all of it when one file is synced.
+        if !state.lies {
+            state.unsynced.clear();
+        }
+        Ok(())
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let (from, to) = (name(from), name(to));
         let mut state = self.step(true).map_err(|(_, error)| error)?;

@@ -58,6 +58,8 @@ pub(super) struct Sensor {
     pub(super) spool: Option<Spool>,
     pub(super) session: Session,
     bytes_max: u64,
+    /// Boot epochs that a hello asks for: of the others, what is stored comes again.
+    epochs_max: usize,
     /// Durable apart from the spool.
     boot_epoch: u64,
     sequence: u64,
@@ -67,35 +69,37 @@ pub(super) struct Sensor {
     unsure: BTreeSet<Key>,
     /// What was sealed, as the outbox said, or as a later opening found.
     pub(super) sealed: BTreeSet<Key>,
-    /// What was given up, as the spool has noted.
-    pub(super) evicted: BTreeSet<Key>,
+    /// What was given up, as the spool has noted; some of it may be stored.
+    pub(super) given_up: BTreeSet<Key>,
 }
 
-pub(super) fn session(seed: u64, now_ms: u64) -> Session {
+fn session(seed: u64, epochs_max: usize, now_ms: u64) -> Session {
     let settings = SessionSettings {
         in_flight_max: 5,
         backoff_min_ms: 10,
         backoff_max_ms: 2_000,
         connect_timeout_ms: 500,
         answer_timeout_ms: 1_000,
+        epochs_max,
         seed,
     };
     Session::new(settings, now_ms)
 }
 
 impl Sensor {
-    pub(super) fn new(disk: SimulatedDisk, bytes_max: u64, seed: u64) -> Self {
+    pub(super) fn new(disk: SimulatedDisk, bytes_max: u64, epochs_max: usize, seed: u64) -> Self {
         Self {
             disk,
             spool: None,
-            session: session(seed, 0),
+            session: session(seed, epochs_max, 0),
             bytes_max,
+            epochs_max,
             boot_epoch: 0,
             sequence: 0,
             pending: 0,
             unsure: BTreeSet::new(),
             sealed: BTreeSet::new(),
-            evicted: BTreeSet::new(),
+            given_up: BTreeSet::new(),
         }
     }
 
@@ -122,11 +126,11 @@ impl Sensor {
         let found = std::mem::take(&mut self.unsure);
         self.sealed.extend(found.into_iter().filter(|key| spool.index().contains(*key)));
         // Noted, but not synced, and so not done either.
-        self.evicted.retain(|key| !spool.index().contains(*key));
-        self.evicted.extend(spool.evictions().going());
+        self.given_up.retain(|key| !spool.index().contains(*key));
+        self.given_up.extend(spool.evictions().going());
         self.boot_epoch = epoch_after(self.boot_epoch, clock_ms).ok_or("the last boot epoch")?;
         self.sequence = 0;
-        self.session = session(now_ms, now_ms);
+        self.session = session(now_ms, self.epochs_max, now_ms);
         self.spool = Some(spool);
         Ok(())
     }
@@ -146,7 +150,7 @@ impl Sensor {
         while self.pending > 0 {
             let key = Key { boot_epoch: self.boot_epoch, sequence: self.sequence + 1 };
             let before = self.crowded(spool);
-            let Ok(evicted) = spool.store(key, &sealed(key), 1) else {
+            let Ok(given) = spool.store(key, &sealed(key), 1) else {
                 self.unsure.insert(key);
                 // Records that wait are in memory, and go with it.
                 self.pending -= u64::from(self.disk.is_dead());
@@ -156,9 +160,9 @@ impl Sensor {
             self.pending -= 1;
             self.sealed.insert(key);
             let gone = before.into_iter().filter(|key| !spool.index().contains(*key));
-            let count = self.evicted.len() as u64 + evicted.batches;
-            self.evicted.extend(gone);
-            assert_eq!(self.evicted.len() as u64, count, "each is counted");
+            let count = self.given_up.len() as u64 + given.batches;
+            self.given_up.extend(gone);
+            assert_eq!(self.given_up.len() as u64, count, "each is counted");
             if self.disk.is_dead() {
                 return;
             }

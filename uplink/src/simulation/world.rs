@@ -1,15 +1,16 @@
 //! A virtual clock, a link that loses, delays, overtakes and repeats, and the two ends on it. One seed decides
 //! everything.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::backend::{Answer, Backend, Message};
 use super::disk::SimulatedDisk;
 use super::sensor::Sensor;
 use super::{Broken, Figures};
 use crate::session::{Action, Cause};
-use crate::spool::Key;
+use crate::spool::{Key, ReadError};
 use crate::test_records::Random;
+use crate::wire::EPOCHS_MAX;
 
 /// Faults end then, and everything has to be delivered.
 const FAULTS_MS: u64 = 20_000;
@@ -82,8 +83,6 @@ pub(super) struct World {
     committing: bool,
     /// Longest time that a commit takes.
     commit_ms: u64,
-    /// Handed to the link at least once: what is evicted after that may be stored all the same.
-    sent: BTreeSet<Key>,
     figures: Figures,
 }
 
@@ -96,7 +95,8 @@ impl World {
         let disk = SimulatedDisk::new(random.next(), bad_sectors, lies);
         // A third of the worlds has a spool that fills up.
         let batches = if random.below(3) == 0 { 3 + random.below(12) } else { 1_000 };
-        let sensor = Sensor::new(disk, batches * BLOCK_BYTES * 2, seed);
+        let epochs_max = if random.below(6) == 0 { 1 } else { EPOCHS_MAX };
+        let sensor = Sensor::new(disk, batches * BLOCK_BYTES * 2, epochs_max, seed);
         let mut world = Self {
             random,
             now_ms: 0,
@@ -115,10 +115,8 @@ impl World {
             collecting: false,
             committing: false,
             commit_ms: 200,
-            sent: BTreeSet::new(),
             figures: Figures::default(),
         };
-        world.backend.forgetful = world.random.below(6) == 0;
         world.backend.queue_max = 1 + usize::try_from(world.random.below(4)).unwrap_or(0);
         world.commit_ms = if world.random.below(3) == 0 { 1_500 } else { 200 };
         world.at(0, Event::SensorStarts);
@@ -276,8 +274,7 @@ impl World {
 
     fn disconnected(&mut self, cause: Cause) {
         let now_ms = self.timer_ms();
-        if let Some(spool) = &self.sensor.spool {
-            spool.index().clear_in_flight();
+        if self.sensor.spool.is_some() {
             self.sensor.session.handle_disconnected(now_ms, cause);
         }
     }
@@ -322,6 +319,12 @@ impl World {
                     let number = self.connection;
                     self.post(|| Event::ToBackend(number, Message::Hello(boot_epochs.clone())));
                 }
+                Action::Settle { held } => {
+                    if let Err(error) = spool.settle(&held) {
+                        self.figures.disk_errors += 1;
+                        self.sensor.session.handle_unsettled(now_ms, error.to_string());
+                    }
+                }
                 Action::Send(key) => self.send(key),
                 Action::Remove { key, .. } => self.remove(key)?,
                 Action::Reject { key, .. } => {
@@ -333,26 +336,32 @@ impl World {
                         self.figures.disk_errors += 1;
                     }
                 }
-                Action::Disconnect { .. } => {
-                    spool.index().clear_in_flight();
-                    self.cut();
-                }
+                Action::Disconnect { .. } => self.cut(),
             }
         }
     }
 
     fn send(&mut self, key: Key) {
         let Some(spool) = &self.sensor.spool else { return };
-        spool.index().set_in_flight(key);
-        if spool.read(key).is_err() {
+        match spool.read(key) {
+            Ok(_bytes) => {}
+            Err(ReadError::NotNow(error)) => {
+                let now_ms = self.timer_ms();
+                self.sensor.session.handle_unsettled(now_ms, error.to_string());
+                return;
+            }
             // Evicted since, or power is lost.
-            self.sensor.session.handle_missing(key);
-            return;
+            Err(ReadError::Gone | ReadError::Unreadable(_)) => {
+                self.sensor.session.handle_missing(key);
+                return;
+            }
+        }
+        if self.broken == Some(Broken::ForgetsWhatWasSent) {
+            spool.index().settle(key.boot_epoch, 0);
         }
         if self.broken == Some(Broken::RemovesBeforeAck) {
             drop(spool.acknowledged(key));
         }
-        self.sent.insert(key);
         let (number, stream) = (self.connection, self.streams);
         self.streams += 1;
         self.post(|| Event::ToBackend(number, Message::Batch(stream, key)));
@@ -407,7 +416,7 @@ impl World {
                 _ => return Err(format!("at {} ms nothing goes on", self.now_ms)),
             }
         }
-        let waiting = self.sensor.spool.as_ref().map(|spool| spool.index().len());
+        let waiting = self.sensor.spool.as_ref().map(|spool| spool.unanswered().batches);
         Err(format!("at {} ms {waiting:?} batches still wait", self.now_ms))
     }
 
@@ -431,15 +440,18 @@ impl World {
     }
 
     fn is_delivered(&self) -> bool {
-        let waits = |spool: &crate::spool::Spool| spool.index().len() > 0;
+        let waits = |spool: &crate::spool::Spool| spool.unanswered().batches > 0;
         !self.backend.is_busy() && self.sensor.spool.as_ref().is_some_and(|spool| !waits(spool))
     }
 
-    /// The set stored is the set sealed, but for what was refused or given up.
+    /// The set stored is the set sealed, but for what was refused or given up; and what was given up is what the
+    /// sensor says.
     fn judged(self) -> Result<Figures, String> {
-        let Self { sensor, backend, sent, .. } = &self;
+        let Self { sensor, backend, .. } = &self;
         let settled = |key: &Key| {
-            [&backend.stored, &backend.refused, &sensor.evicted].iter().any(|set| set.contains(key))
+            [&backend.stored, &backend.refused, &sensor.given_up]
+                .iter()
+                .any(|set| set.contains(key))
         };
         if let Some(lost) = sensor.sealed.iter().find(|key| !settled(key)) {
             return Err(format!("{lost:?} is lost"));
@@ -450,21 +462,20 @@ impl World {
         if !backend.stored.is_disjoint(&backend.refused) {
             return Err("something is both stored and refused".to_owned());
         }
-        // What was on its way when it was given up may have arrived; nothing else.
-        let unsure = |key: &&Key| backend.stored.contains(key) && !sent.contains(key);
-        if let Some(odd) = sensor.evicted.iter().find(unsure) {
-            return Err(format!("{odd:?} is evicted and stored, but was never sent"));
-        }
+        // What was on its way when it was given up may have arrived. A refusal that nobody heard of counts as either.
+        let evicted = sensor.given_up.difference(&backend.stored);
+        let most = evicted.clone().count() as u64;
+        let least = evicted.filter(|key| !backend.refused.contains(key)).count() as u64;
         let told = sensor.spool.as_ref().and_then(|spool| spool.evictions().batches);
-        if told != Some(sensor.evicted.len() as u64) {
-            return Err(format!("{} were evicted, counted are {told:?}", sensor.evicted.len()));
+        if told.is_none_or(|told| !(least..=most).contains(&told)) {
+            return Err(format!("{least} to {most} were evicted, counted are {told:?}"));
         }
         Ok(Figures {
-            evicted_and_stored: backend.stored.intersection(&sensor.evicted).count() as u64,
+            given_up_and_stored: backend.stored.intersection(&sensor.given_up).count() as u64,
             sealed: sensor.sealed.len() as u64,
             stored: backend.stored.len() as u64,
             refused: backend.refused.len() as u64,
-            evicted: sensor.evicted.len() as u64,
+            evicted: told.unwrap_or(0),
             disk_operations: sensor.disk.operations(),
             ..self.figures
         })

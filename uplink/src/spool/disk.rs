@@ -18,6 +18,8 @@ pub(crate) trait Disk: Send + Sync + std::fmt::Debug {
     fn make_folder(&self, path: &Path) -> Result<(), FileError>;
     /// Makes a new private file with these bytes, and waits until they are on the disk.
     fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    /// Replaces what is in a file, in place: needs no room if it was as long. Waits until it is durable.
+    fn overwrite(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
     /// Gives a file another name, within the file system.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Waits until a folder's entries are on the disk.
@@ -46,6 +48,13 @@ impl Disk for RealDisk {
     fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         file.write_all(bytes)?;
+        file.sync_all()
+    }
+
+    fn overwrite(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).open(path)?;
+        file.write_all(bytes)?;
+        file.set_len(u64::try_from(bytes.len()).unwrap_or(u64::MAX))?;
         file.sync_all()
     }
 

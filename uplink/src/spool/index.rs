@@ -42,6 +42,15 @@ pub(crate) struct Entry {
     pub(crate) records: u32,
 }
 
+/// A batch that was taken out to be given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub(crate) key: Key,
+    pub(crate) entry: Entry,
+    /// The backend may have stored it.
+    pub(crate) is_unsure: bool,
+}
+
 /// How large a batch is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Size {
@@ -103,8 +112,15 @@ impl Default for Chunk {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SpoolIndex {
     chunks: BTreeMap<Place, Chunk>,
-    /// On their way over the present connection: evicted only when nothing else is left. As few as a session allows.
-    in_flight: BTreeSet<Key>,
+    /// Perhaps stored by the backend, which has not said so yet: evicted only when nothing else is left. As few as a
+    /// session allows, and a few more after an opening.
+    unsure: BTreeSet<Key>,
+    /// The last sequence of a boot epoch that the backend has said it holds: those up to it are about to be removed.
+    held: BTreeMap<u64, u64>,
+    /// Answered, but the disk did not let go of them.
+    answered: BTreeSet<Key>,
+    /// Boot epochs to ask for although nothing of them is here any more.
+    undecided: BTreeSet<u64>,
     batches: usize,
     disk_bytes: u64,
     records: u64,
@@ -135,7 +151,8 @@ impl SpoolIndex {
         if chunk.count == 0 {
             self.chunks.remove(&place);
         }
-        self.in_flight.remove(&key);
+        self.unsure.remove(&key);
+        self.answered.remove(&key);
         let entry = unpacked(held);
         self.batches -= 1;
         self.disk_bytes -= entry.disk_bytes;
@@ -148,45 +165,87 @@ impl SpoolIndex {
         self.chunks.get(&place).is_some_and(|chunk| chunk.entries[at] != 0)
     }
 
-    pub(crate) fn set_in_flight(&mut self, key: Key) {
+    /// From here on the backend may have stored it; false when it is not here.
+    pub(crate) fn set_unsure(&mut self, key: Key) -> bool {
+        let is_here = self.contains(key);
+        if is_here {
+            self.unsure.insert(key);
+        }
+        is_here
+    }
+
+    /// The backend has answered it, and it is still here.
+    pub(crate) fn set_answered(&mut self, key: Key) {
         if self.contains(key) {
-            self.in_flight.insert(key);
+            self.answered.insert(key);
         }
     }
 
-    pub(crate) fn clear_in_flight(&mut self) {
-        self.in_flight.clear();
+    /// So many of the oldest may be stored: nobody remembers which of them were sent.
+    pub(crate) fn set_oldest_unsure(&mut self, count: usize) {
+        let oldest: Vec<Key> =
+            std::iter::successors(self.after(None), |key| self.after(Some(*key)))
+                .take(count)
+                .collect();
+        self.unsure.extend(oldest);
+    }
+
+    /// The backend has said what it holds of a boot epoch; what is above that is not stored.
+    pub(crate) fn settle(&mut self, boot_epoch: u64, held: u64) {
+        self.unsure.retain(|key| key.boot_epoch != boot_epoch || key.sequence <= held);
+        self.held.insert(boot_epoch, held);
+    }
+
+    /// The boot epochs that [`SpoolIndex::epochs`] names besides.
+    pub(crate) fn set_undecided(&mut self, boot_epochs: BTreeSet<u64>) {
+        self.undecided = boot_epochs;
+    }
+
+    /// Whether only a greeting can say of some given up batches if the backend has them.
+    pub(crate) fn has_undecided(&self) -> bool {
+        !self.undecided.is_empty()
     }
 
     /// Takes out what has to be given up so that the rest takes at most `bytes_max` of the disk: the oldest that are
-    /// not on their way, then the oldest; never `newest`.
-    pub(crate) fn take_excess(&mut self, bytes_max: u64, newest: Key) -> Vec<(Key, Entry)> {
+    /// surely not stored, then the oldest; never `newest`, and never what the backend has answered.
+    pub(crate) fn take_excess(&mut self, bytes_max: u64, newest: Key) -> Vec<Taken> {
         let mut taken = Vec::new();
         while self.disk_bytes > bytes_max {
-            let Some(key) = self.to_evict().filter(|key| *key != newest) else { break };
+            let Some(key) = self.to_evict(newest) else { break };
+            let is_unsure = self.unsure.contains(&key);
             let Some(entry) = self.remove(key) else { break };
-            taken.push((key, entry));
+            taken.push(Taken { key, entry, is_unsure });
         }
         taken
     }
 
     /// Puts back what was taken out.
-    pub(crate) fn put_back(&mut self, taken: &[(Key, Entry)]) {
-        for (key, Entry { bytes, disk_bytes, records }) in taken {
+    pub(crate) fn put_back(&mut self, taken: &[Taken]) {
+        for Taken { key, entry: Entry { bytes, disk_bytes, records }, is_unsure } in taken {
             self.insert(*key, Size { bytes: *bytes, disk_bytes: *disk_bytes }, *records);
+            if *is_unsure {
+                self.unsure.insert(*key);
+            }
         }
     }
 
-    fn to_evict(&self) -> Option<Key> {
-        let oldest = self.after(None)?;
-        let mut candidate = Some(oldest);
+    fn to_evict(&self, newest: Key) -> Option<Key> {
+        let is_answered = |key: &Key| {
+            let held = self.held.get(&key.boot_epoch);
+            held.is_some_and(|held| key.sequence <= *held) || self.answered.contains(key)
+        };
+        let mut first_unsure = None;
+        let mut candidate = self.after(None).filter(|key| *key != newest);
         while let Some(key) = candidate {
-            if !self.in_flight.contains(&key) {
-                return Some(key);
+            if !is_answered(&key) {
+                if !self.unsure.contains(&key) {
+                    return Some(key);
+                }
+                first_unsure = first_unsure.or(Some(key));
             }
-            candidate = self.after(Some(key));
+            candidate = self.after(Some(key)).filter(|key| *key != newest);
         }
-        Some(oldest)
+        first_unsure
     }
 
     /// The first batch after this one; the first of all after `None`.
@@ -215,15 +274,16 @@ impl SpoolIndex {
         None
     }
 
-    /// The boot epochs there are batches of, oldest first, at most `max`.
+    /// The boot epochs there are batches of, or undecided ones, oldest first, at most `max`.
     pub(crate) fn epochs(&self, max: usize) -> Vec<u64> {
-        let mut epochs = Vec::new();
+        let mut epochs: BTreeSet<u64> = self.undecided.iter().copied().take(max).collect();
         let mut next = self.after(None);
-        while let Some(key) = next.filter(|_| epochs.len() < max) {
-            epochs.push(key.boot_epoch);
+        for _ in 0..max {
+            let Some(key) = next else { break };
+            epochs.insert(key.boot_epoch);
             next = self.after(Some(Key { boot_epoch: key.boot_epoch, sequence: u64::MAX }));
         }
-        epochs
+        epochs.into_iter().take(max).collect()
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -28,6 +28,7 @@ mod tests;
 use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use thiserror::Error;
@@ -36,11 +37,12 @@ use thiserror::Error;
 pub(crate) use disk::Listing;
 pub(crate) use disk::{Disk, RealDisk};
 pub(crate) use evicted::Evictions;
-pub(crate) use index::{Entry, Key, Size, SpoolIndex};
+pub(crate) use index::{Key, Size, SpoolIndex, Taken};
 pub use kept::{KeptBatch, KeptBatches, Whereabouts};
 pub(crate) use superseded::waiting;
 
 use crate::private::FileError;
+use crate::session::IN_FLIGHT_MAX;
 use crate::state::Identity;
 use crate::{BatchHeader, SensorId, open_header};
 use sent::Sent;
@@ -48,8 +50,14 @@ use superseded::Superseded;
 
 /// Files kept in `quarantine` and in `rejected`, each: enough to find a cause, and a bound on the disk.
 const SET_ASIDE_MAX: usize = 64;
+/// Acknowledged batches whose leaving may be undone by a loss of power: as many removals go without a sync.
+const REMOVED_UNSYNCED_MAX: u32 = 32;
+/// Batches that the backend may have when a spool is opened: those, and as many as can be under way.
+const UNSURE_MAX: usize = REMOVED_UNSYNCED_MAX as usize + IN_FLIGHT_MAX;
 /// What the disk gives at a time, on the usual file systems: no batch takes less of it.
 const BLOCK_BYTES: u64 = 4096;
+/// What the note of evictions takes, or a multiple of it.
+const NOTE_BYTES: usize = 4096;
 const SUFFIX: &str = "batch";
 const TEMPORARY_SUFFIX: &str = "tmp";
 
@@ -83,6 +91,20 @@ pub enum SpoolError {
     File(#[from] FileError),
 }
 
+/// Why a batch cannot be sent.
+#[derive(Debug, Error)]
+pub(crate) enum ReadError {
+    /// It was given up, or somebody has removed its file.
+    #[error("it is not there any more")]
+    Gone,
+    /// The disk must first take what was given up.
+    #[error(transparent)]
+    NotNow(SpoolError),
+    /// Its file.
+    #[error(transparent)]
+    Unreadable(std::io::Error),
+}
+
 /// What the opening of a spool found and put right.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recovery {
@@ -98,11 +120,26 @@ pub struct Recovery {
     pub records_superseded: u64,
 }
 
-/// What was given up to make room.
+/// So much of what was in the spool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Evicted {
+pub(crate) struct Given {
     pub(crate) batches: u64,
     pub(crate) records: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Given {
+    const fn one(records: u32, bytes: u64) -> Self {
+        Self { batches: 1, records: records as u64, bytes }
+    }
+}
+
+impl std::ops::AddAssign for Given {
+    fn add_assign(&mut self, more: Self) {
+        self.batches += more.batches;
+        self.records += more.records;
+        self.bytes += more.bytes;
+    }
 }
 
 /// The spool of one sensor.
@@ -117,6 +154,11 @@ pub(crate) struct Spool {
     disk: Box<dyn Disk>,
     index: Mutex<SpoolIndex>,
     evictions: Mutex<Evictions>,
+    /// Held while evictions are noted on the disk; `evictions` is only held to look.
+    noting: Mutex<()>,
+    removed_unsynced: AtomicU32,
+    /// Nothing is sent before the disk has taken it.
+    is_eviction_unsynced: AtomicBool,
 }
 
 impl Spool {
@@ -144,9 +186,13 @@ impl Spool {
             disk,
             index: Mutex::default(),
             evictions: Mutex::default(),
+            noting: Mutex::default(),
+            removed_unsynced: AtomicU32::new(0),
+            is_eviction_unsynced: AtomicBool::new(false),
         };
         spool.recover_evictions()?;
         let recovery = spool.recover(&identity.sensor)?;
+        spool.index().set_oldest_unsure(UNSURE_MAX);
         Ok((spool, recovery))
     }
 
@@ -187,8 +233,53 @@ impl Spool {
                 _ => {}
             }
         }
-        *self.evictions.lock().unwrap_or_else(PoisonError::into_inner) = evictions;
+        self.set_evictions(evictions);
         Ok(())
+    }
+
+    fn set_evictions(&self, evictions: Evictions) {
+        self.index().set_undecided(evictions.undecided_epochs());
+        *self.evictions.lock().unwrap_or_else(PoisonError::into_inner) = evictions;
+    }
+
+    /// Batches that wait, and those given up of which only the backend knows whether it has them.
+    pub(crate) fn unanswered(&self) -> Given {
+        let undecided = self.evictions.lock().unwrap_or_else(PoisonError::into_inner).undecided();
+        let index = self.index();
+        Given {
+            batches: undecided.batches + u64::try_from(index.len()).unwrap_or(u64::MAX),
+            records: undecided.records + index.records(),
+            bytes: undecided.bytes,
+        }
+    }
+
+    /// The backend has said the last sequence that it holds of these boot epochs. Gives what it has of the batches that
+    /// were given up while nobody knew.
+    pub(crate) fn settle(&self, held: &[(u64, u64)]) -> Result<Vec<(Key, Given)>, SpoolError> {
+        for (boot_epoch, held) in held {
+            self.index().settle(*boot_epoch, *held);
+        }
+        let _noting = self.noting.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.evictions();
+        let (next, stored) = before.settled(held);
+        if next != before {
+            self.note(&next)?;
+            // From here on the backend's word may mean something else: later batches are sent.
+            self.sync()?;
+            self.set_evictions(next);
+        }
+        Ok(stored)
+    }
+
+    /// The backend has answered a batch that is not here any more.
+    fn answered(&self, key: Key) -> Result<Option<Given>, SpoolError> {
+        let _noting = self.noting.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((next, given)) = self.evictions().answered(key) else {
+            return Ok(None);
+        };
+        self.note(&next)?;
+        self.set_evictions(next);
+        Ok(Some(given))
     }
 
     fn recover(&self, sensor: &SensorId) -> Result<Recovery, SpoolError> {
@@ -245,12 +336,7 @@ impl Spool {
     }
 
     /// Stores a batch durably, then makes room if the spool is over its bound.
-    pub(crate) fn store(
-        &self,
-        key: Key,
-        bytes: &[u8],
-        records: u32,
-    ) -> Result<Evicted, SpoolError> {
+    pub(crate) fn store(&self, key: Key, bytes: &[u8], records: u32) -> Result<Given, SpoolError> {
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         if length.next_multiple_of(BLOCK_BYTES) > self.bytes_max {
             let spool_bytes_max = self.bytes_max;
@@ -278,12 +364,12 @@ impl Spool {
             }
             return Err(error);
         }
-        if let Err(error) = self.disk.sync_folder(&self.folder) {
+        if let Err(error) = self.sync() {
             // The name may or may not be on the disk. The caller will use the sequence again, so it must go.
             if let Err(left) = self.disk.remove(&path) {
                 tracing::warn!(file = %path.display(), %left, "cannot remove a file that is not durable");
             }
-            return Err(disk_error("sync", &self.folder)(error));
+            return Err(error);
         }
         let size = self.size(&path, length)?;
         self.index().insert(key, size, records);
@@ -291,18 +377,24 @@ impl Spool {
     }
 
     /// Evicts until the spool is within its bound; never the batch that was just stored. What goes is noted first.
-    fn make_room(&self, newest: Key) -> Evicted {
-        // From here on an ack of one of them is not counted: it counts as evicted.
+    fn make_room(&self, newest: Key) -> Given {
+        // Whoever has an answer for one of them waits until it is noted.
+        let _noting = self.noting.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = self.index().take_excess(self.bytes_max, newest);
         if taken.is_empty() {
-            return Evicted::default();
+            return Given::default();
         }
         let noted = self.evictions().with(&taken);
         if let Err(error) = self.note(&noted) {
             // The new batch is stored and the old ones are not lost: being over the bound is the lesser harm.
             tracing::warn!(%error, "cannot evict");
             self.index().put_back(&taken);
-            return Evicted::default();
+            return Given::default();
+        }
+        // Whatever reaches the disk after this comes after the new name: it is as good as evicted.
+        if let Err(error) = self.sync() {
+            self.is_eviction_unsynced.store(true, Ordering::Relaxed);
+            tracing::warn!(%error, "an eviction is not durable yet");
         }
         let is_gone = |key: &Key| {
             let path = self.path(*key);
@@ -315,39 +407,62 @@ impl Spool {
             }
         };
         let left: Vec<Key> = noted.going().filter(|key| !is_gone(key)).collect();
-        let mut evictions = self.evictions.lock().unwrap_or_else(PoisonError::into_inner);
-        *evictions = noted;
+        let mut evictions = noted;
         evictions.left(left.into_iter());
-        let records = taken.iter().map(|(_, entry)| u64::from(entry.records)).sum();
-        Evicted { batches: taken.len() as u64, records }
+        self.set_evictions(evictions);
+        let mut given = Given::default();
+        for Taken { entry, .. } in taken {
+            given += Given::one(entry.records, entry.bytes);
+        }
+        given
     }
 
     fn note(&self, evictions: &Evictions) -> Result<(), SpoolError> {
         let path = self.folder.join(evicted::FILE);
         let temporary = path.with_extension(TEMPORARY_SUFFIX);
-        let bytes = serde_json::to_vec(evictions)
+        let mut bytes = serde_json::to_vec(evictions)
             .map_err(|error| disk_error("write", &temporary)(error.into()))?;
+        // Whole blocks, so that there is room on a full disk for the next one.
+        bytes.resize(bytes.len().next_multiple_of(NOTE_BYTES), b' ');
         let renamed = self
             .disk
             .write_new(&temporary, &bytes)
             .and_then(|()| self.disk.rename(&temporary, &path));
-        if let Err(error) = renamed {
-            // It is not there, or the next opening removes it.
-            drop(self.disk.remove(&temporary));
+        let Err(error) = renamed else { return Ok(()) };
+        // It is not there, or the next opening removes it.
+        drop(self.disk.remove(&temporary));
+        if error.kind() != ErrorKind::StorageFull {
             return Err(disk_error("note evictions in", &path)(error));
         }
-        // Whatever reaches the disk after this comes after the new name: it is as good as evicted.
-        if let Err(error) = self.disk.sync_folder(&self.folder) {
-            tracing::warn!(folder = %self.folder.display(), %error, "cannot sync");
-        }
-        Ok(())
+        // A spool that has filled the disk must be able to empty itself. Torn by a crash it says that nothing is known.
+        self.disk.overwrite(&path, &bytes).map_err(disk_error("note evictions in", &path))
     }
 
-    /// Takes a batch out of the line that the backend has, and keeps its file among the sent ones.
-    pub(crate) fn acknowledged(&self, key: Key) -> Result<Option<Entry>, SpoolError> {
-        let disk_bytes = self.index().disk_bytes_of(key);
+    /// Takes a batch out of the line that the backend has, and keeps its file among the sent ones; `None` when it was
+    /// out already.
+    pub(crate) fn acknowledged(&self, key: Key) -> Result<Option<Given>, SpoolError> {
+        let disk_bytes = {
+            let mut index = self.index();
+            index.set_answered(key);
+            index.disk_bytes_of(key)
+        };
         self.sent.keep(self.disk.as_ref(), &self.path(key), disk_bytes)?;
-        Ok(self.index().remove(key))
+        let removed = self.forget(key);
+        if removed.is_none() {
+            return self.answered(key);
+        }
+        // Only so many may come back when power is lost: an opening takes as many for perhaps stored.
+        if self.removed_unsynced.fetch_add(1, Ordering::Relaxed) + 1 >= REMOVED_UNSYNCED_MAX
+            && let Err(error) = self.sync()
+        {
+            tracing::warn!(%error, "the leaving of sent batches is not durable yet");
+        }
+        Ok(removed)
+    }
+
+    fn sync(&self) -> Result<(), SpoolError> {
+        self.removed_unsynced.store(0, Ordering::Relaxed);
+        self.disk.sync_folder(&self.folder).map_err(disk_error("sync", &self.folder))
     }
 
     /// From now on at most so much of the disk is for sent batches.
@@ -356,26 +471,42 @@ impl Spool {
     }
 
     /// Takes a batch out of the line that the backend refused, and keeps its file beside the spool.
-    pub(crate) fn reject(&self, key: Key) -> Result<Option<Entry>, SpoolError> {
+    pub(crate) fn reject(&self, key: Key) -> Result<Option<Given>, SpoolError> {
+        self.index().set_answered(key);
         set_aside(self.disk.as_ref(), &self.path(key), &self.rejected)?;
-        Ok(self.index().remove(key))
+        match self.forget(key) {
+            None => self.answered(key),
+            removed => Ok(removed),
+        }
     }
 
-    /// Reads a batch, to be sent.
-    pub(crate) fn read(&self, key: Key) -> std::io::Result<Vec<u8>> {
-        self.disk.read(&self.path(key))
+    /// Reads a batch, to be sent: from here on the backend may have it.
+    pub(crate) fn read(&self, key: Key) -> Result<Vec<u8>, ReadError> {
+        if self.is_eviction_unsynced.load(Ordering::Relaxed) {
+            // Were power lost now, what was given up would come back; below a stored batch it would seem to be stored.
+            let _noting = self.noting.lock().unwrap_or_else(PoisonError::into_inner);
+            self.sync().map_err(ReadError::NotNow)?;
+            self.is_eviction_unsynced.store(false, Ordering::Relaxed);
+        }
+        let bytes = self.disk.read(&self.path(key)).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => ReadError::Gone,
+            _ => ReadError::Unreadable(error),
+        })?;
+        // What is being given up may be put back: then it must not be passed over.
+        let _noting = self.noting.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.index().set_unsure(key) { Ok(bytes) } else { Err(ReadError::Gone) }
     }
 
     /// Takes a batch out of the line that cannot be read, and keeps its file beside the spool: were it passed over,
     /// the backend's greeting would seem to say that it is stored.
-    pub(crate) fn quarantine(&self, key: Key) -> Result<Option<Entry>, SpoolError> {
+    pub(crate) fn quarantine(&self, key: Key) -> Result<Option<Given>, SpoolError> {
         set_aside(self.disk.as_ref(), &self.path(key), &self.quarantine)?;
-        Ok(self.index().remove(key))
+        Ok(self.forget(key))
     }
 
-    /// Forgets a batch whose file somebody else has removed; whether it was still expected to be there.
-    pub(crate) fn forget(&self, key: Key) -> bool {
-        self.index().remove(key).is_some()
+    /// Forgets a batch; `None` when it was not expected to be there any more.
+    pub(crate) fn forget(&self, key: Key) -> Option<Given> {
+        self.index().remove(key).map(|entry| Given::one(entry.records, entry.bytes))
     }
 
     fn size(&self, path: &Path, bytes: u64) -> Result<Size, SpoolError> {

@@ -69,6 +69,11 @@ impl Disk for FaultyDisk {
         RealDisk.write_new(path, bytes)
     }
 
+    fn overwrite(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.step(|| Ok(()))?;
+        RealDisk.overwrite(path, bytes)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.step(|| Ok(()))?;
         RealDisk.rename(from, to)
@@ -362,11 +367,12 @@ fn the_oldest_that_is_not_on_its_way_is_evicted_first() {
     let (spool, _) = open(dir.path(), 3 * length, RealDisk);
     let store = |number| spool.store(key(number), &bytes, 20).expect("room");
     (1..=3).for_each(|number| assert_eq!(store(number).batches, 0));
-    spool.index().set_in_flight(key(1));
+    assert!(spool.index().set_unsure(key(1)));
     let evicted = store(4);
     assert_eq!((evicted.batches, evicted.records), (1, 20));
     assert_eq!(keys(&spool), [1, 3, 4]);
-    spool.index().clear_in_flight();
+    let boot_epoch = key(1).boot_epoch;
+    spool.settle(&[(boot_epoch, 0)]).expect("nothing to note");
     store(5);
     assert_eq!(keys(&spool), [3, 4, 5]);
     assert_eq!(spool.index().disk_bytes(), 3 * length);
@@ -374,6 +380,41 @@ fn the_oldest_that_is_not_on_its_way_is_evicted_first() {
     let large = vec![0; usize::try_from(3 * length + 1).expect("small")];
     assert!(matches!(spool.store(key(6), &large, 1), Err(SpoolError::TooSmall { .. })));
     assert_eq!(keys(&spool), [3, 4, 5]);
+}
+
+/// What was sent and given up is evicted or stored when the backend has said which, and neither before.
+#[test]
+fn what_may_be_stored_counts_when_the_backend_has_said_so() {
+    let dir = folder();
+    let length = on_disk(&batch(key(1), "acme-1"));
+    let store = |spool: &Spool, key| spool.store(key, &batch(key, "acme-1"), 20).expect("room");
+    let (spool, _) = open(dir.path(), 2 * length, RealDisk);
+    for number in 1..=2 {
+        store(&spool, key(number));
+        assert!(spool.index().set_unsure(key(number)));
+    }
+    let given_up = (3..=4).map(|number| store(&spool, key(number)));
+    // The second of them had the third to give up, which was never sent.
+    assert_eq!(given_up.map(|given| given.batches).sum::<u64>(), 2);
+    assert_eq!(keys(&spool), [2, 4]);
+    let told = |spool: &Spool| (spool.evictions().batches, spool.unanswered().batches);
+    assert_eq!(told(&spool), (Some(1), 3));
+    drop(spool);
+    // Nobody remembers what was sent before an opening, but it is not forgotten what is undecided.
+    let (spool, _) = open(dir.path(), 2 * length, RealDisk);
+    let later = Key { boot_epoch: 2, sequence: 1 };
+    store(&spool, later);
+    assert_eq!((keys(&spool), told(&spool)), (vec![4, 1], (Some(1), 4)));
+    assert_eq!(spool.index().epochs(1), [1]);
+    let stored = spool.settle(&[(1, 1), (2, 0)]).expect("writable");
+    let stored: Vec<_> = stored.into_iter().map(|(key, given)| (key, given.records)).collect();
+    assert_eq!((stored, told(&spool)), (vec![(key(1), 20)], (Some(2), 2)));
+    // What is known to be stored is removed, and never given up.
+    spool.index().settle(2, 1);
+    store(&spool, Key { boot_epoch: 2, sequence: 2 });
+    assert_eq!((keys(&spool), told(&spool)), (vec![1, 2], (Some(3), 2)));
+    assert!(spool.acknowledged(later).expect("movable").is_some());
+    assert!(spool.acknowledged(later).expect("nothing to do").is_none());
 }
 
 #[test]

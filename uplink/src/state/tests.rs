@@ -42,6 +42,11 @@ impl Disk for Crashing {
         self.step(|| Ok(()))
     }
 
+    fn overwrite(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.step(|| Ok(()))?;
+        RealDisk.overwrite(path, bytes)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.step(|| Ok(()))?;
         RealDisk.rename(from, to)?;
