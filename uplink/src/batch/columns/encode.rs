@@ -41,7 +41,9 @@ struct Order {
     ends: Vec<u64>,
     /// Numbers of records.
     by_end: Vec<u32>,
-    sorted: Vec<u32>,
+    /// Ends, less the first one, and below them numbers: as they come, and sorted by the lowest bits of the end.
+    keys: Vec<u64>,
+    sorted: Vec<u64>,
     distinct: Distinct<Shape>,
     /// The number of each record's shape among the different ones.
     shape_of: Vec<u32>,
@@ -58,8 +60,15 @@ struct Order {
 
 impl Order {
     fn fill(&mut self, records: &[Record]) {
-        self.by_end(records);
-        self.distinct.fill(records.iter().map(Shape::of), &mut self.shape_of);
+        // Once over the records: they are more than a processor's caches hold.
+        self.ends.clear();
+        let ends = &mut self.ends;
+        let shapes = records.iter().map(|record| {
+            ends.push(record.end_ms);
+            Shape::of(record)
+        });
+        self.distinct.fill(shapes, &mut self.shape_of);
+        self.by_end();
         let distinct = self.distinct.values();
         let mut ranked: Vec<_> = (0..)
             .zip(distinct)
@@ -97,33 +106,43 @@ impl Order {
     }
 
     /// Sorts the numbers of the records by their ends; equal ends keep their order.
-    fn by_end(&mut self, records: &[Record]) {
-        self.ends.clear();
-        self.ends.extend(records.iter().map(|record| record.end_ms));
+    fn by_end(&mut self) {
         let first = self.ends.iter().copied().min().unwrap_or(0);
         let span = self.ends.iter().copied().max().unwrap_or(0) - first;
+        let numbered = (0_u64..).zip(&self.ends);
         self.by_end.clear();
-        // A batch has at most 65,536 records.
-        self.by_end.extend(0..records.len() as u32);
         if span >= 1 << (2 * DIGIT_BITS) {
+            // A batch has at most 65,536 records.
+            self.by_end.extend(0..self.ends.len() as u32);
             self.by_end.sort_by_key(|number| self.ends[*number as usize]);
             return;
         }
-        for shift in [0, DIGIT_BITS] {
-            let digit = |end_ms: u64| ((end_ms - first) >> shift) as usize & (DIGITS - 1);
-            let mut places = [0; DIGITS];
-            self.ends.iter().for_each(|end_ms| places[digit(*end_ms)] += 1);
+        self.keys.clear();
+        self.keys.extend(numbered.map(|(number, end_ms)| (end_ms - first) << 16 | number));
+        let digit = |key: u64, shift: u32| (key >> shift) as usize & (DIGITS - 1);
+        let shifts = [16, 16 + DIGIT_BITS];
+        let mut places = [[0_u32; DIGITS]; 2];
+        for key in &self.keys {
+            places[0][digit(*key, shifts[0])] += 1;
+            places[1][digit(*key, shifts[1])] += 1;
+        }
+        for places in &mut places {
             let mut sum = 0;
-            for place in &mut places {
+            for place in places {
                 sum += std::mem::replace(place, sum);
             }
-            self.sorted.resize(records.len(), 0);
-            for number in &self.by_end {
-                let place = &mut places[digit(self.ends[*number as usize])];
-                self.sorted[*place] = *number;
-                *place += 1;
-            }
-            std::mem::swap(&mut self.by_end, &mut self.sorted);
+        }
+        self.sorted.resize(self.keys.len(), 0);
+        for key in &self.keys {
+            let place = &mut places[0][digit(*key, shifts[0])];
+            self.sorted[*place as usize] = *key;
+            *place += 1;
+        }
+        self.by_end.resize(self.keys.len(), 0);
+        for key in &self.sorted {
+            let place = &mut places[1][digit(*key, shifts[1])];
+            self.by_end[*place as usize] = *key as u32 & 0xffff;
+            *place += 1;
         }
     }
 

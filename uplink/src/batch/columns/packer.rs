@@ -52,7 +52,7 @@ const VALUE_NUMBERED_MAX: u64 = 1 << 47;
 /// Bits that are written at once.
 const AT_ONCE: u32 = 56;
 /// Values that are looked at together for whether one of them occurs.
-const ZEROS: usize = 16;
+const ZEROS: usize = 8;
 
 /// The number of a value that has one.
 #[inline]
@@ -190,6 +190,8 @@ impl Packer {
         }
         self.exact.clear();
         self.others.clear();
+        self.others.resize(SMALL + 1, 0);
+        let mut others = 0;
         let (small, large) = self.seen.split_at(self.classes_at);
         let mut classes = [0_u32; CLASSES];
         for (count, seen) in classes.iter_mut().zip(large) {
@@ -204,11 +206,13 @@ impl Packer {
                 let count = sum(*seen);
                 if count >= EXACT_COUNT_MIN {
                     self.exact.push((!count, value));
-                } else if count > 0 {
-                    self.others.push(value);
                 }
+                // Whether it occurs is hard to guess: so it is written, and stays if it does.
+                self.others[others] = value;
+                others += usize::from(count.wrapping_sub(1) < EXACT_COUNT_MIN - 1);
             }
         }
+        self.others.truncate(others);
         if self.exact.len() > EXACT_MAX {
             self.exact.select_nth_unstable(EXACT_MAX);
             self.others.extend(self.exact.drain(EXACT_MAX..).map(|(_, value)| value));
