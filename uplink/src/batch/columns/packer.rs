@@ -16,8 +16,8 @@ use crate::reader::write_varint;
 pub(super) struct Packer {
     compresses: bool,
     maker: CodeMaker,
-    /// How often each small value occurs, then values of each class that are not small: at even and at odd places, since
-    /// counting the same one twice in a row would wait for memory.
+    /// How often each small value occurs, then values of each class that are not small: at even and at odd places,
+    /// since counting the same one twice in a row would wait for memory.
     seen: Vec<[u16; 2]>,
     /// What is written for each of these.
     written: Vec<Written>,
