@@ -2,11 +2,15 @@
 //! reads it. Pure arithmetic; lengths that are no code are refused.
 #![expect(clippy::cast_possible_truncation, reason = "symbols are bytes and nodes at most 511")]
 
+use super::numbers::LOWEST;
+
 /// Longest code, bits: a table of all of them fits the first-level cache twice.
 pub(super) const LENGTH_MAX: u32 = 11;
 /// Symbols of a code at most.
 pub(super) const SYMBOLS_MAX: usize = 256;
 const TABLE: usize = 1 << LENGTH_MAX;
+/// With two bits on top these make 32.
+const FOLLOW_NARROW_MAX: usize = 30;
 
 /// Finds codes; keeps its memory.
 #[derive(Default)]
@@ -100,80 +104,123 @@ fn first_codes(lengths: &[u8]) -> [u16; LENGTH_MAX as usize + 2] {
     first
 }
 
-/// Reads symbols.
+/// Reads numbers: what a symbol stands for lies where its code says.
 pub(super) struct CodeTable {
     entries: Box<[Entry; TABLE]>,
     /// One less than the entries that are in use.
     mask: usize,
+    /// See [`CodeTable::whole_max`].
+    whole_max: usize,
 }
 
-/// What the next bits mean: a symbol, the bits of its code, the same with those that follow it; a byte each.
+/// A number, or the least one of a class.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Entry(u32);
+pub(super) struct Entry {
+    /// Its lower half.
+    base: u32,
+    /// What lies above the bits that follow.
+    top: u16,
+    length: u8,
+    whole: u8,
+}
 
 impl Entry {
-    const fn new(symbol: u8, length: u8, whole: u8) -> Self {
-        Self(u32::from_le_bytes([symbol, length, whole, 0]))
+    /// `length` is that of the code; `follow`, at most 62, says how many bits of the number follow it.
+    pub(super) const fn new(top: u16, length: u8, follow: u8) -> Self {
+        Self { base: ((top as u64) << follow) as u32, top, length, whole: length + follow }
     }
 
-    #[inline]
-    pub(super) const fn symbol(self) -> usize {
-        self.0 as usize & 0xff
-    }
-
+    /// Bits of the code.
     #[inline]
     pub(super) const fn length(self) -> usize {
-        self.0 as usize >> 8 & 0xff
+        self.length as usize
     }
 
+    /// Bits of the code and of what follows it.
     #[inline]
     pub(super) const fn whole(self) -> usize {
-        self.0 as usize >> 16
+        self.whole as usize
+    }
+
+    /// The number, if all of the table are [narrow](CodeTable::whole_max); `bits` begin with the code.
+    #[inline]
+    pub(super) const fn narrow(self, bits: u64) -> u64 {
+        self.base as u64 | (bits & LOWEST[self.whole as usize & 63]) >> (self.length & 63)
+    }
+
+    /// The number; `more` begins with what follows the code.
+    pub(super) const fn number(self, more: u64) -> u64 {
+        let follow = (self.whole - self.length) & 63;
+        (self.top as u64) << follow | more & LOWEST[follow as usize]
     }
 }
 
 impl CodeTable {
     pub(super) fn new() -> Self {
-        Self { entries: Box::new([Entry::default(); TABLE]), mask: 0 }
+        Self { entries: Box::new([Entry::default(); TABLE]), mask: 0, whole_max: 0 }
     }
 
-    /// Takes over a code, given by its lengths and by how many bits follow each symbol; false when the lengths are
-    /// those of none.
-    pub(super) fn fill(&mut self, lengths: &[u8], follow: &[u8; SYMBOLS_MAX]) -> bool {
-        if lengths.iter().any(|length| u32::from(*length) > LENGTH_MAX) {
+    /// Takes over a code: what its symbols stand for, with the lengths of their codes; false when those are of none.
+    pub(super) fn fill(&mut self, symbols: &[Entry]) -> bool {
+        let lengths = || symbols.iter().map(|symbol| symbol.length());
+        let longest = lengths().max().unwrap_or(0);
+        if longest > LENGTH_MAX as usize {
             return false;
         }
-        let entry = |symbol: u8, length: u8| {
-            let whole = length + follow[usize::from(symbol)];
-            Entry::new(symbol, length, whole)
-        };
-        let mut used = (0_u8..=u8::MAX).zip(lengths).filter(|(_, length)| **length > 0);
-        if let (Some((symbol, 1)), None) = (used.next(), used.next()) {
-            self.entries[0] = entry(symbol, 1);
+        let mut counts = [0_usize; LENGTH_MAX as usize + 1];
+        lengths().for_each(|length| counts[length] += 1);
+        let used = symbols.iter().filter(|symbol| symbol.length() > 0);
+        let wholes = used.clone().map(|symbol| {
+            let is_narrow = symbol.whole() - symbol.length() <= FOLLOW_NARROW_MAX;
+            if is_narrow { symbol.whole() } else { usize::MAX }
+        });
+        self.whole_max = wholes.max().unwrap_or(0);
+        if longest == 1 && counts[1] == 1 {
             self.mask = 0;
+            used.for_each(|symbol| self.entries[0] = *symbol);
             return true;
         }
         // A code that leaves no bits without a meaning, and none with two.
-        let taken = |length: &u8| if *length > 0 { TABLE >> length } else { 0 };
-        if lengths.iter().map(taken).sum::<usize>() != TABLE {
+        if (1..).zip(&counts[1..]).map(|(length, count)| count * (TABLE >> length)).sum::<usize>()
+            != TABLE
+        {
             return false;
         }
-        let codes = codes(lengths);
-        // A table of the longest code that there is: most are shorter than the longest that there may be.
-        let longest = lengths.iter().copied().max().unwrap_or(0);
+        let mut next = [0; LENGTH_MAX as usize + 1];
+        let mut sum = 0;
+        for (next, count) in next.iter_mut().zip(counts).skip(1) {
+            *next = sum;
+            sum += count;
+        }
+        let mut by_length = [Entry::default(); SYMBOLS_MAX];
+        for symbol in used {
+            let next = &mut next[symbol.length()];
+            by_length[*next] = *symbol;
+            *next += 1;
+        }
+        let mut by_length = &by_length[..];
+        // A table of the longest code that there is: most are shorter than the longest that there may be. Bit by bit
+        // it grows to twice its size: what is known already does not depend on the bit.
         self.mask = (1 << longest) - 1;
-        let entries = &mut self.entries[..=self.mask & (TABLE - 1)];
-        for ((symbol, length), code) in (0_u8..=u8::MAX).zip(lengths).zip(codes) {
-            if *length > 0 {
-                let entry = entry(symbol, *length);
-                let mut place = usize::from(code);
-                while let Some(room) = entries.get_mut(place) {
-                    *room = entry;
-                    place += 1 << length;
-                }
+        let entries = &mut self.entries[..];
+        let mut code = 0_u16;
+        for (length, count) in counts.into_iter().enumerate().take(longest + 1).skip(1) {
+            let half = 1 << (length - 1);
+            entries.copy_within(..half, half);
+            code <<= 1;
+            let (symbols, longer) = by_length.split_at(count);
+            by_length = longer;
+            for symbol in symbols {
+                entries[usize::from(code.reverse_bits() >> (16 - length))] = *symbol;
+                code += 1;
             }
         }
         true
+    }
+
+    /// Bits that a number takes at most, if every number has at most 32 itself.
+    pub(super) const fn whole_max(&self) -> usize {
+        self.whole_max
     }
 
     /// What these bits mean, the lowest first.

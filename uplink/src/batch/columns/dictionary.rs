@@ -87,14 +87,16 @@ impl<V: Value> Dictionary<V> {
             self.code_of[*number as usize] = code;
             self.entries.push(*value);
         }
+        // Each value is written behind the singles, which it becomes one of if it has no code.
         self.singles.clear();
-        for code in &mut self.codes {
-            let number = *code as usize;
-            *code = self.code_of[number];
-            if *code == 0 {
-                self.singles.push(distinct[number].0);
-            }
+        self.singles.resize(distinct.len() - self.entries.len() + 1, V::default());
+        let mut singles = 0;
+        for (code, value) in self.codes.iter_mut().zip(values) {
+            *code = self.code_of[*code as usize];
+            self.singles[singles] = *value;
+            singles += usize::from(*code == 0);
         }
+        self.singles.truncate(singles);
     }
 
     /// The code of each value of the column.
@@ -133,20 +135,16 @@ fn parts<V: Value>(values: &[V], part: &mut Vec<V::Part>, packer: &mut Packer, o
     }
 }
 
-/// A column that was read: its values, and for each the place of its value among them.
-pub(super) struct Coded<V> {
-    /// First the entries, then the singles.
-    pub(super) values: Vec<V>,
-    pub(super) places: Vec<u32>,
-}
-
-/// Reads a column of `count` values, which the caller has bounded.
+/// Reads a column; gives its values, first the entries, then the singles. `places` gets the place of each value among
+/// them, counted from `first_place`; how many there are the caller has bounded.
 pub(super) fn read<V: Value>(
     unpacker: &mut Unpacker<'_>,
     name: &'static str,
     cuts: [usize; KINDS - 1],
-    count: usize,
-) -> Result<Coded<V>, DecodeError> {
+    first_place: usize,
+    places: &mut [u32],
+) -> Result<Vec<V>, DecodeError> {
+    let count = places.len();
     let entries = unpacker.number(name, count / 2, "at most half of its values")?;
     let mut values: Vec<V> = Vec::with_capacity(count.min(2 * entries));
     read_parts(unpacker, name, entries, &mut values)?;
@@ -155,21 +153,21 @@ pub(super) fn read<V: Value>(
         *value = value.plus(before);
         before = *value;
     }
-    let mut places: Vec<u32> = unpacker.pieces(name, cuts, count)?;
-    // Entries begin at place 0, singles behind them.
-    let mut next = entries as u32;
-    let mut largest = 0;
-    for place in &mut places {
-        largest = largest.max(*place);
-        let is_single = *place == 0;
-        *place = if is_single { next } else { *place - 1 };
-        next += u32::from(is_single);
-    }
+    unpacker.pieces(name, cuts, places)?;
+    let largest = places.iter().copied().max().unwrap_or(0);
     if largest as usize > entries {
         return Err(unpacker.value(name, 0, u64::from(largest), "an entry's number"));
     }
-    read_parts(unpacker, name, next as usize - entries, &mut values)?;
-    Ok(Coded { values, places })
+    // Entries begin at the first place, singles behind them.
+    let first_single = (first_place + entries) as u32;
+    let mut next = first_single;
+    for place in places {
+        let is_single = *place == 0;
+        *place = if is_single { next } else { (*place - 1) + first_place as u32 };
+        next += u32::from(is_single);
+    }
+    read_parts(unpacker, name, (next - first_single) as usize, &mut values)?;
+    Ok(values)
 }
 
 fn read_parts<V: Value>(

@@ -38,8 +38,10 @@ impl Key for u128 {
 pub(super) struct Distinct<V> {
     /// Drawn when it is made.
     seeds: [u64; 2],
-    /// By their first occurrence, and how often each occurs.
+    /// By their first occurrence, and how often each occurs; then room.
     values: Vec<(V, u32)>,
+    /// How many of these there are.
+    found: usize,
     /// Places of a power of two: one more than a value's number, or 0.
     table: Vec<u32>,
 }
@@ -48,7 +50,7 @@ impl<V> Default for Distinct<V> {
     fn default() -> Self {
         let state = RandomState::default();
         let seeds = [0_u8, 1].map(|number| state.hash_one(number));
-        Self { seeds, values: Vec::new(), table: Vec::new() }
+        Self { seeds, values: Vec::new(), found: 0, table: Vec::new() }
     }
 }
 
@@ -59,7 +61,7 @@ fn folded(one: u64, other: u64) -> u64 {
     product as u64 ^ (product >> 64) as u64
 }
 
-impl<V: Key> Distinct<V> {
+impl<V: Key + Default> Distinct<V> {
     /// Looks at these values; `numbers` gets the number of each.
     pub(super) fn fill(
         &mut self,
@@ -68,36 +70,40 @@ impl<V: Key> Distinct<V> {
     ) {
         let places = (2 * values.len()).next_power_of_two();
         let mask = places - 1;
-        self.values.clear();
+        if self.values.len() <= values.len() {
+            self.values.resize(values.len() + 1, Default::default());
+        }
         self.table.clear();
         self.table.resize(places, 0);
         numbers.clear();
-        let Self { seeds, values: found, table } = self;
+        let Self { seeds, values: known, table, .. } = self;
         let table = &mut table[..places];
+        let mut found = 0;
         numbers.extend(values.map(|value| {
             let [low, high] = value.words();
             let high = folded(high ^ seeds[1], 0x9e37_79b9_7f4a_7c15);
             let mut place = folded(low ^ seeds[0], high) as usize;
+            // Whether a value is new is hard to guess: so it becomes the next new one, which stays if no other place is
+            // told for it.
+            known[found] = (value, 0);
             loop {
-                let number = table[place & mask];
-                match found.get_mut((number as usize).wrapping_sub(1)) {
-                    Some((held, count)) if *held == value => {
-                        *count += 1;
-                        return number - 1;
-                    }
-                    Some(_) => place = place.wrapping_add(1),
-                    None => {
-                        found.push((value, 1));
-                        table[place & mask] = found.len() as u32;
-                        return found.len() as u32 - 1;
-                    }
+                let told = table[place & mask];
+                let number = if told == 0 { found as u32 } else { told - 1 };
+                let (held, count) = &mut known[number as usize];
+                if *held == value {
+                    *count += 1;
+                    table[place & mask] = number + 1;
+                    found += usize::from(told == 0);
+                    return number;
                 }
+                place = place.wrapping_add(1);
             }
         }));
+        self.found = found;
     }
 
     /// The different values, by number, and how often each occurs.
     pub(super) fn values(&self) -> &[(V, u32)] {
-        &self.values
+        &self.values[..self.found]
     }
 }

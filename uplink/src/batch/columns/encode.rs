@@ -32,13 +32,18 @@ pub(in crate::batch) struct Encoder {
 const DIGIT_BITS: u32 = 11;
 const DIGITS: usize = 1 << DIGIT_BITS;
 
+/// Records whose values are taken together: so many fit the first-level cache.
+const AT_HAND: usize = 64;
+
 /// The records by end, and by shape.
 #[derive(Default)]
 struct Order {
     ends: Vec<u64>,
     /// Numbers of records.
     by_end: Vec<u32>,
-    sorted: Vec<u32>,
+    /// Ends, less the first one, and below them numbers: as they come, and sorted by the lowest bits of the end.
+    keys: Vec<u64>,
+    sorted: Vec<u64>,
     distinct: Distinct<Shape>,
     /// The number of each record's shape among the different ones.
     shape_of: Vec<u32>,
@@ -55,8 +60,15 @@ struct Order {
 
 impl Order {
     fn fill(&mut self, records: &[Record]) {
-        self.by_end(records);
-        self.distinct.fill(records.iter().map(Shape::of), &mut self.shape_of);
+        // Once over the records: they are more than a processor's caches hold.
+        self.ends.clear();
+        let ends = &mut self.ends;
+        let shapes = records.iter().map(|record| {
+            ends.push(record.end_ms);
+            Shape::of(record)
+        });
+        self.distinct.fill(shapes, &mut self.shape_of);
+        self.by_end();
         let distinct = self.distinct.values();
         let mut ranked: Vec<_> = (0..)
             .zip(distinct)
@@ -94,33 +106,43 @@ impl Order {
     }
 
     /// Sorts the numbers of the records by their ends; equal ends keep their order.
-    fn by_end(&mut self, records: &[Record]) {
-        self.ends.clear();
-        self.ends.extend(records.iter().map(|record| record.end_ms));
+    fn by_end(&mut self) {
         let first = self.ends.iter().copied().min().unwrap_or(0);
         let span = self.ends.iter().copied().max().unwrap_or(0) - first;
+        let numbered = (0_u64..).zip(&self.ends);
         self.by_end.clear();
-        // A batch has at most 65,536 records.
-        self.by_end.extend(0..records.len() as u32);
         if span >= 1 << (2 * DIGIT_BITS) {
+            // A batch has at most 65,536 records.
+            self.by_end.extend(0..self.ends.len() as u32);
             self.by_end.sort_by_key(|number| self.ends[*number as usize]);
             return;
         }
-        for shift in [0, DIGIT_BITS] {
-            let digit = |end_ms: u64| ((end_ms - first) >> shift) as usize & (DIGITS - 1);
-            let mut places = [0; DIGITS];
-            self.ends.iter().for_each(|end_ms| places[digit(*end_ms)] += 1);
+        self.keys.clear();
+        self.keys.extend(numbered.map(|(number, end_ms)| (end_ms - first) << 16 | number));
+        let digit = |key: u64, shift: u32| (key >> shift) as usize & (DIGITS - 1);
+        let shifts = [16, 16 + DIGIT_BITS];
+        let mut places = [[0_u32; DIGITS]; 2];
+        for key in &self.keys {
+            places[0][digit(*key, shifts[0])] += 1;
+            places[1][digit(*key, shifts[1])] += 1;
+        }
+        for places in &mut places {
             let mut sum = 0;
-            for place in &mut places {
+            for place in places {
                 sum += std::mem::replace(place, sum);
             }
-            self.sorted.resize(records.len(), 0);
-            for number in &self.by_end {
-                let place = &mut places[digit(self.ends[*number as usize])];
-                self.sorted[*place] = *number;
-                *place += 1;
-            }
-            std::mem::swap(&mut self.by_end, &mut self.sorted);
+        }
+        self.sorted.resize(self.keys.len(), 0);
+        for key in &self.keys {
+            let place = &mut places[0][digit(*key, shifts[0])];
+            self.sorted[*place as usize] = *key;
+            *place += 1;
+        }
+        self.by_end.resize(self.keys.len(), 0);
+        for key in &self.sorted {
+            let place = &mut places[1][digit(*key, shifts[1])];
+            self.by_end[*place as usize] = *key as u32 & 0xffff;
+            *place += 1;
         }
     }
 
@@ -155,15 +177,24 @@ impl Addresses {
     }
 
     /// Room for a value of each address that occurs twice, of IPv4, then of IPv6.
-    fn latest<T: Copy>(&self) -> [Vec<Option<T>>; 2] {
+    fn latest<T: Word>(&self) -> [Vec<(T, bool)>; 2] {
         let entries = [self.dictionary_v4.entries(), self.dictionary_v6.entries()];
-        entries.map(|entries| vec![None; entries + 1])
+        entries.map(|entries| vec![(T::default(), false); entries + 1])
     }
 
-    fn push(&mut self, address: IpAddr) {
-        match address {
-            IpAddr::V4(v4) => self.v4.push(v4.to_bits()),
-            IpAddr::V6(v6) => self.v6.push(v6.to_bits()),
+    /// Appends addresses, which are all of this version.
+    #[inline]
+    fn extend(&mut self, is_v4: bool, addresses: impl ExactSizeIterator<Item = IpAddr>) {
+        if is_v4 {
+            self.v4.extend(addresses.map(|address| match address {
+                IpAddr::V4(v4) => v4.to_bits(),
+                IpAddr::V6(_) => 0,
+            }));
+        } else {
+            self.v6.extend(addresses.map(|address| match address {
+                IpAddr::V4(_) => 0,
+                IpAddr::V6(v6) => v6.to_bits(),
+            }));
         }
     }
 
@@ -196,22 +227,27 @@ impl<T: Word> Steady<T> {
         &mut self,
         start: &mut usize,
         codes: &[u32],
-        latest: &mut [Option<T>],
+        latest: &mut [(T, bool)],
         change: impl Fn(T, T) -> T,
     ) {
         let values = &self.values[*start..*start + codes.len()];
         *start += codes.len();
+        let (mut first_count, mut change_count) = (self.first.len(), self.change.len());
+        // Whether an address is new is hard to guess: each value is written at both ends, and one of them grows.
+        self.first.resize(first_count + codes.len(), T::default());
+        self.change.resize(change_count + codes.len(), T::default());
         for (value, code) in values.iter().zip(codes) {
+            let latest = &mut latest[*code as usize];
+            let (before, is_known) = *latest;
             // An address that occurs once has code 0, and never a latest value.
-            let before = match latest.get_mut(*code as usize) {
-                Some(latest) if *code > 0 => latest.replace(*value),
-                _ => None,
-            };
-            match before {
-                None => self.first.push(*value),
-                Some(before) => self.change.push(change(before, *value)),
-            }
+            *latest = (*value, *code > 0);
+            self.first[first_count] = *value;
+            self.change[change_count] = change(before, *value);
+            first_count += usize::from(!is_known);
+            change_count += usize::from(is_known);
         }
+        self.first.truncate(first_count);
+        self.change.truncate(change_count);
     }
 
     fn write(&self, packer: &mut Packer, out: &mut Vec<u8>) {
@@ -243,21 +279,29 @@ impl Side {
         self.length.clear();
     }
 
+    /// Appends what sides of a shape sent.
     #[inline]
-    fn push(&mut self, sent: Sent, side: &Direction) {
+    fn extend<'a>(
+        &mut self,
+        sent: Sent,
+        sides: impl ExactSizeIterator<Item = &'a Direction> + Clone,
+    ) {
         if sent == Sent::Nothing {
             return;
         }
-        self.ttl.values.push(side.ttl);
+        self.ttl.values.extend(sides.clone().map(|side| side.ttl));
         if sent == Sent::One {
-            self.length.push(side.length_min);
+            self.length.extend(sides.map(|side| side.length_min));
             return;
         }
-        let Direction { packets, length_min, length_max, bytes, .. } = *side;
-        self.packets.push(packets);
-        self.length_min.push(length_min);
-        self.spread.push(length_max.wrapping_sub(length_min));
-        self.bytes.push(bytes.wrapping_sub(predicted_bytes(packets, length_min, length_max)));
+        self.packets.extend(sides.clone().map(|side| side.packets));
+        self.length_min.extend(sides.clone().map(|side| side.length_min));
+        let spread = |side: &Direction| side.length_max.wrapping_sub(side.length_min);
+        self.spread.extend(sides.clone().map(spread));
+        self.bytes.extend(sides.map(|side| {
+            let Direction { packets, length_min, length_max, bytes, .. } = *side;
+            bytes.wrapping_sub(predicted_bytes(packets, length_min, length_max))
+        }));
     }
 
     fn write(&self, cuts: [[usize; 3]; KINDS - 1], packer: &mut Packer, out: &mut Vec<u8>) {
@@ -337,20 +381,22 @@ impl Encoder {
         responder_ports.clear();
         for (shape, numbers) in order.groups() {
             let [initiator_sent, responder_sent] = shape.sent();
-            let is_instant = shape.is_instant();
-            for number in numbers {
-                let record = &records[*number as usize];
-                if !is_instant {
-                    durations.push(record.end_ms.wrapping_sub(record.start_ms));
+            let [initiator_v4, responder_v4] = shape.are_v4();
+            // Few at a time, so that they are at hand until all columns have their values.
+            for numbers in numbers.chunks(AT_HAND) {
+                let some = || numbers.iter().map(|number| &records[*number as usize]);
+                if !shape.is_instant() {
+                    durations.extend(some().map(|of| of.end_ms.wrapping_sub(of.start_ms)));
                 }
-                initiators.push(record.initiator);
-                responders.push(record.responder);
-                initiator_ports.push(record.initiator_port);
-                responder_ports.push(record.responder_port);
-                from_initiator.push(initiator_sent, &record.from_initiator);
-                from_responder.push(responder_sent, &record.from_responder);
-                if let Some(rtt_us) = record.handshake_rtt_us {
-                    handshake_rtts.values.push(u64::from(rtt_us));
+                initiators.extend(initiator_v4, some().map(|of| of.initiator));
+                responders.extend(responder_v4, some().map(|of| of.responder));
+                initiator_ports.extend(some().map(|of| of.initiator_port));
+                responder_ports.extend(some().map(|of| of.responder_port));
+                from_initiator.extend(initiator_sent, some().map(|of| &of.from_initiator));
+                from_responder.extend(responder_sent, some().map(|of| &of.from_responder));
+                if shape.has_handshake_rtt() {
+                    let rtts = some().map(|of| u64::from(of.handshake_rtt_us.unwrap_or_default()));
+                    handshake_rtts.values.extend(rtts);
                 }
             }
         }

@@ -21,6 +21,8 @@
     reason = "bits are taken apart, and counts are bounded by the record count"
 )]
 
+use std::ops::{BitOr, BitXor};
+
 pub(super) const EQUAL: u8 = 0;
 pub(super) const PLAIN: u8 = 1;
 pub(super) const CODED: u8 = 2;
@@ -36,7 +38,9 @@ pub(super) const CLASSES: usize = 128;
 pub(super) const TABLE_BITS: usize = 256;
 
 /// A number that columns are made of.
-pub(super) trait Word: Copy + Default {
+pub(super) trait Word:
+    Copy + Default + BitOr<Output = Self> + BitXor<Output = Self>
+{
     /// Its bytes.
     const WIDTH: usize;
 
@@ -74,6 +78,24 @@ pub(super) fn class(value: u64) -> (usize, u32) {
         Some(follow) => (2 * (bits as usize - 1) + (value >> follow & 1) as usize, follow),
     }
 }
+
+/// The same of a value of at least 2, without a branch.
+#[inline]
+pub(super) fn class_of_large(value: u64) -> usize {
+    let follow = 62 - (value | 2).leading_zeros();
+    2 * (follow as usize + 1) + (value >> (follow & 63) & 1) as usize
+}
+
+/// The lowest bits, so many of them.
+pub(super) const LOWEST: [u64; 64] = {
+    let mut lowest = [0; 64];
+    let mut count = 1;
+    while count < 64 {
+        lowest[count] = lowest[count - 1] << 1 | 1;
+        count += 1;
+    }
+    lowest
+};
 
 /// The least value of a class, and how many bits follow.
 pub(super) fn class_base(class: usize) -> (u64, u8) {

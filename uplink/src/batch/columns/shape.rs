@@ -112,6 +112,7 @@ const FIELDS: [(&str, u32); 11] = [
 ];
 
 impl Shape {
+    #[inline]
     pub(super) fn of(record: &Record) -> Self {
         let (initiator, responder) = (&record.from_initiator, &record.from_responder);
         let flag = |set: bool, bit: u16| if set { bit } else { 0 };
