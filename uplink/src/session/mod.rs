@@ -322,15 +322,26 @@ impl Session {
                 // The disk did not let go of what the backend has answered: all that is offered again, after a while.
                 self.phase = Phase::Open { until_ms, since_ms };
             } else if spool.has_undecided() {
-                // They are of a boot epoch that was not asked for, or could not be noted.
-                self.fail(now_ms, Cause::Refused, "to ask again what the backend has".to_owned());
+                self.ask_again(now_ms);
             }
             return self.actions.pop_front();
         };
+        if spool.is_undecided(key.boot_epoch) {
+            // Were a later one stored first, the backend's word would mean nothing for those.
+            if self.in_flight.is_empty() {
+                self.ask_again(now_ms);
+            }
+            return self.actions.pop_front();
+        }
         self.cursor = Some(key);
         self.in_flight.insert(key);
         self.phase = Phase::Open { until_ms, since_ms };
         Some(Action::Send(key))
+    }
+
+    /// Of a boot epoch that was not asked for, something may be stored that was given up.
+    fn ask_again(&mut self, now_ms: u64) {
+        self.fail(now_ms, Cause::Refused, "to ask again what the backend has".to_owned());
     }
 
     /// The next batch that the backend said it holds; when there is none left, the first to send.

@@ -206,6 +206,11 @@ impl SpoolIndex {
         !self.undecided.is_empty()
     }
 
+    /// Whether a batch of this boot epoch is.
+    pub(crate) fn is_undecided(&self, boot_epoch: u64) -> bool {
+        self.undecided.contains(&boot_epoch)
+    }
+
     /// Takes out what has to be given up so that the rest takes at most `bytes_max` of the disk: the oldest that are
     /// surely not stored, then the oldest; never `newest`, and never what the backend has answered.
     pub(crate) fn take_excess(&mut self, bytes_max: u64, newest: Key) -> Vec<Taken> {
@@ -274,16 +279,15 @@ impl SpoolIndex {
         None
     }
 
-    /// The boot epochs there are batches of, or undecided ones, oldest first, at most `max`.
+    /// The boot epochs to ask for, oldest first, at most `max`: those of undecided batches, then of the oldest here.
     pub(crate) fn epochs(&self, max: usize) -> Vec<u64> {
         let mut epochs: BTreeSet<u64> = self.undecided.iter().copied().take(max).collect();
         let mut next = self.after(None);
-        for _ in 0..max {
-            let Some(key) = next else { break };
+        while let Some(key) = next.filter(|_| epochs.len() < max) {
             epochs.insert(key.boot_epoch);
             next = self.after(Some(Key { boot_epoch: key.boot_epoch, sequence: u64::MAX }));
         }
-        epochs.into_iter().take(max).collect()
+        epochs.into_iter().collect()
     }
 
     pub(crate) fn len(&self) -> usize {
