@@ -46,6 +46,7 @@ pub(crate) fn finding(number: u8, kind: Kind, severity: Severity, summary: &str)
         bytes: 116_638,
         technique: "T1046".into(),
         summary: summary.to_owned(),
+        key_scope: None,
     }
 }
 
@@ -182,12 +183,14 @@ pub(crate) fn busy() -> ReportInput {
     };
     let target = |text, attempts, sources, ports_answering| TargetRow {
         address: ip(text),
+        pseudonym: None,
         attempts,
         sources,
         ports_answering,
     };
     let source = |text, attempts, targets, kind, may_be_forged, hour: u64| SourceRow {
         address: ip(text),
+        pseudonym: None,
         attempts,
         targets,
         kinds: vec![kind],
