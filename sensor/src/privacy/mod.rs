@@ -9,7 +9,7 @@
 //! | `keys` | a key for each key epoch, on the disk |
 //! | `reveal` | the way back, for the member |
 //!
-//! `docs/privacy.md` says what this hides and what not; ADR 11 why it is as it is.
+//! `docs/privacy.md` says what this hides and what not; ADR 10 why it is as it is.
 
 mod cache;
 mod crypto_pan;
