@@ -473,6 +473,7 @@ fn print_status(status: &Status, json: bool, out: &mut impl Write) -> anyhow::Re
             sensor.batches_stored,
             sensor.records_stored
         )?;
+        writeln!(out, "  {}", listing::health_line(sensor.health.as_ref(), now_ms()))?;
     }
     Ok(())
 }

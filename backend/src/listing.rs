@@ -6,7 +6,7 @@ use std::io::Write;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::database::{AuditLine, Database, Sensor};
+use crate::database::{AuditLine, Database, HeardHealth, Sensor};
 use crate::ingest::now_ms;
 
 /// One member.
@@ -49,6 +49,8 @@ pub struct SensorLine {
     pub last_sequence: Option<u64>,
     /// When it was revoked.
     pub revoked_ms: Option<u64>,
+    /// What it last told of itself over the link.
+    pub health: Option<HeardHealth>,
 }
 
 /// All members, by identifier.
@@ -97,6 +99,7 @@ pub async fn sensors(database: &Database) -> anyhow::Result<Vec<SensorLine>> {
             last_received_ms: state.and_then(|state| state.last_received_ms),
             last_sequence: state.and_then(|state| state.last_sequence),
             revoked_ms: sensor.revoked_ms,
+            health: state.and_then(|state| state.health.clone()),
         }
     });
     Ok(lines.collect())
@@ -149,6 +152,8 @@ pub fn print_sensors(lines: &[SensorLine], out: &mut impl Write) -> std::io::Res
         "certificate ends",
         "last batch received",
         "last sequence",
+        "last heard",
+        "batches waiting",
         "revoked",
     ];
     let rows = lines.iter().map(|line| {
@@ -160,6 +165,8 @@ pub fn print_sensors(lines: &[SensorLine], out: &mut impl Write) -> std::io::Res
             line.certificate_ends_ms.map_or_else(|| "unknown".to_owned(), time),
             line.last_received_ms.map_or_else(never, time),
             line.last_sequence.map_or_else(never, |sequence| sequence.to_string()),
+            line.health.as_ref().map_or_else(never, |heard| time(heard.heard_ms)),
+            known(line.health.as_ref().and_then(|heard| heard.report.health.batches_waiting)),
             line.revoked_ms.map_or_else(never, time),
         ]
     });
@@ -185,6 +192,41 @@ pub fn print_audit(lines: &[AuditLine], out: &mut impl Write) -> std::io::Result
         ]
     });
     print(head, &rows.collect::<Vec<_>>(), out)
+}
+
+/// What a sensor last told, as one line for people.
+#[must_use]
+pub fn health_line(heard: Option<&HeardHealth>, now_ms: u64) -> String {
+    let Some(HeardHealth { heard_ms, report }) = heard else {
+        return "has told nothing of itself yet".to_owned();
+    };
+    let ago_s = now_ms.saturating_sub(*heard_ms) / 1000;
+    let health = &report.health;
+    let clock = report.clock_offset_ms.map_or_else(
+        || "clock unknown".to_owned(),
+        |ahead| {
+            let way = if ahead < 0 { "behind" } else { "ahead" };
+            format!("clock {} ms {way}", ahead.unsigned_abs())
+        },
+    );
+    format!(
+        "heard {ago_s} s ago: version {}; spool {} batches, {} records, {} of {} bytes, {} batches evicted; \
+         {clock}; link {} of {} packets lost; port {} frames missed, {} packets folded",
+        health.sensor_version.as_deref().unwrap_or("unknown"),
+        known(health.batches_waiting),
+        known(health.records_waiting),
+        known(health.spool_bytes),
+        known(health.spool_bytes_max),
+        known(health.batches_evicted),
+        known(health.link_packets_lost),
+        known(health.link_packets_sent),
+        known(health.frames_missed),
+        known(health.packets_folded),
+    )
+}
+
+fn known(number: Option<u64>) -> String {
+    number.map_or_else(|| "unknown".to_owned(), |number| number.to_string())
 }
 
 fn never() -> String {

@@ -1,6 +1,6 @@
 //! `spanwatch-bench`: makes captures, puts them on a wire, makes traffic with real sockets, and measures the XDP
-//! program, the replay and the batch format. In: a scenario, or a capture file. Out: frames, and figures. Of
-//! what the sensor makes of the frames it looks at nothing but how many were counted.
+//! program, the replay, the batch format and the link. In: a scenario, or a capture file. Out: frames, and figures.
+//! Of what the sensor makes of the frames it looks at nothing but how many were counted.
 
 mod codec;
 mod count;
@@ -8,6 +8,7 @@ mod generate;
 mod inject;
 mod offline;
 mod traffic;
+mod uplink;
 mod xdp;
 
 use std::process::ExitCode;
@@ -36,6 +37,12 @@ enum Command {
     Offline(offline::Options),
     /// Measure how small and how fast batches are, beside other formats of the same records.
     Codec(codec::Options),
+    /// Measure the link from the sealed batch to its acknowledgement, with the backend's program.
+    Uplink(uplink::Options),
+    #[command(hide = true)]
+    UplinkPart(uplink::part::Options),
+    #[command(hide = true)]
+    UplinkIntake(uplink::intake::Options),
     /// Measure what the XDP program costs a packet, beside other designs; needs root.
     Xdp(xdp::Options),
 }
@@ -48,6 +55,9 @@ fn main() -> ExitCode {
         Command::Traffic(options) => traffic::run(&options),
         Command::Offline(options) => offline::run(&options),
         Command::Codec(options) => codec::run(&options),
+        Command::Uplink(options) => uplink::run(&options),
+        Command::UplinkPart(options) => uplink::part::run(&options),
+        Command::UplinkIntake(options) => uplink::intake::run(&options),
         Command::Xdp(options) => xdp::run(&options),
     };
     match outcome {

@@ -6,9 +6,11 @@ mod batch;
 mod captures;
 mod enrolment;
 mod frame;
+mod session_messages;
 
 pub use aggregator::aggregator;
 pub use batch::batch;
 pub use captures::{compressed, pcap, pcapng};
 pub use enrolment::enrolment;
 pub use frame::frame;
+pub use session_messages::session_messages;

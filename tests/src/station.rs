@@ -1,6 +1,6 @@
 //! A backend on loopback with one member and one enrolled sensor, all in a temporary folder.
 
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -9,13 +9,15 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Process, program, read};
+use crate::{Process, VethPair, program, read};
 
 const READY_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Backend, member, sensor.
 pub struct Station {
     folder: TempDir,
+    /// Namespaces of backend and sensor; none is that of the test.
+    namespaces: Option<[String; 2]>,
     /// The member's identifier.
     pub member: String,
 }
@@ -30,13 +32,28 @@ impl Station {
     ///
     /// When any of the programs fails.
     pub fn new() -> Result<Self> {
-        let folder = tempfile::tempdir().context("a temporary folder")?;
-        let mut station = Self { folder, member: String::new() };
         let socket = UdpSocket::bind("127.0.0.1:0").context("a free port on loopback")?;
         let address = socket.local_addr()?.to_string();
         drop(socket);
-        read(station.backend_command("init")?.args(["--listen", &address, "--address", &address]))?;
-        let mut add = Command::new(program("spanwatch-backend")?);
+        Self::at(&address, None)
+    }
+
+    /// The same with a wire between the two: the backend at the listening end of a pair, the sensor at the other.
+    ///
+    /// # Errors
+    ///
+    /// When any of the programs fails.
+    pub fn across(pair: &VethPair) -> Result<Self> {
+        let address = SocketAddr::new(pair.connect()?, 7_443).to_string();
+        let namespaces = [pair.span_namespace(), pair.generator_namespace()].map(str::to_owned);
+        Self::at(&address, Some(namespaces))
+    }
+
+    fn at(address: &str, namespaces: Option<[String; 2]>) -> Result<Self> {
+        let folder = tempfile::tempdir().context("a temporary folder")?;
+        let mut station = Self { folder, namespaces, member: String::new() };
+        read(station.backend_command("init")?.args(["--listen", address, "--address", address]))?;
+        let mut add = station.command("spanwatch-backend", 0)?;
         add.args(["member", "add", "--data"]).arg(station.backend_folder());
         let added: Value = serde_json::from_str(&read(add.args(["--name", "Test", "--json"]))?)?;
         let text = |key: &str| -> Result<String> {
@@ -63,13 +80,21 @@ impl Station {
         Ok(backend)
     }
 
+    fn command(&self, name: &str, side: usize) -> Result<Command> {
+        let path = program(name)?;
+        let Some(namespaces) = &self.namespaces else { return Ok(Command::new(path)) };
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &namespaces[side]]).arg(path);
+        Ok(command)
+    }
+
     /// A subcommand of the backend on its data folder.
     ///
     /// # Errors
     ///
     /// When the program was not built.
     pub fn backend_command(&self, verb: &str) -> Result<Command> {
-        let mut command = Command::new(program("spanwatch-backend")?);
+        let mut command = self.command("spanwatch-backend", 0)?;
         command.args([verb, "--data"]).arg(self.backend_folder());
         Ok(command)
     }
@@ -80,7 +105,7 @@ impl Station {
     ///
     /// When the program was not built.
     pub fn sensor_command(&self, verb: &str) -> Result<Command> {
-        let mut command = Command::new(program("spanwatch-sensor")?);
+        let mut command = self.command("spanwatch-sensor", 1)?;
         command.args([verb, "--state-dir"]).arg(self.sensor_folder());
         Ok(command)
     }

@@ -1,6 +1,7 @@
 //! A veth pair between two network namespaces of its own: a sensor's end and a sender's end, and nothing else on
 //! it. Removed when dropped.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -101,6 +102,44 @@ impl VethPair {
     /// When the system refuses.
     pub fn enter_generator(&self) -> Result<()> {
         enter(&self.generator)
+    }
+
+    /// Gives both ends of the first pair an address, so that programs can talk over it: the listening one's comes back.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses.
+    pub fn connect(&self) -> Result<IpAddr> {
+        for (namespace, end, address) in [
+            (&self.span, Self::span_end(0), "10.213.0.1/24"),
+            (&self.generator, Self::generator_end(0), "10.213.0.2/24"),
+        ] {
+            ip(&["-n", namespace, "link", "set", "lo", "up"])?;
+            ip(&["-n", namespace, "address", "add", address, "dev", &end])?;
+        }
+        Ok(Ipv4Addr::new(10, 213, 0, 1).into())
+    }
+
+    /// Cuts the first pair, or mends it.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses.
+    pub fn set_up(&self, is_up: bool) -> Result<()> {
+        let state = if is_up { "up" } else { "down" };
+        ip(&["-n", &self.generator, "link", "set", &Self::generator_end(0), state]).map(drop)
+    }
+
+    /// Gives the sending end of the first pair another address, as a new lease would: 10.213.0.`host`.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses.
+    pub fn readdress(&self, host: u8) -> Result<()> {
+        let (namespace, end) = (&self.generator, Self::generator_end(0));
+        ip(&["-n", namespace, "address", "flush", "dev", &end])?;
+        let address = format!("10.213.0.{host}/24");
+        ip(&["-n", namespace, "address", "add", &address, "dev", &end]).map(drop)
     }
 
     /// Whether a program is attached to the listening end.

@@ -20,7 +20,7 @@ const FILE_BYTES_MAX: u64 = 64 << 10;
 #[test]
 fn every_corpus_passes_its_target() -> Result<()> {
     let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
-    let targets: [(&str, Target); 7] = [
+    let targets: [(&str, Target); 8] = [
         ("aggregator", targets::aggregator),
         ("batch", targets::batch),
         ("compressed", targets::compressed),
@@ -28,6 +28,7 @@ fn every_corpus_passes_its_target() -> Result<()> {
         ("frame", targets::frame),
         ("pcap", targets::pcap),
         ("pcapng", targets::pcapng),
+        ("session_messages", targets::session_messages),
     ];
     let mut bytes = 0;
     for (name, target) in targets {

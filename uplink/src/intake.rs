@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use thiserror::Error;
 
-use crate::{Batch, MemberId, Peer, SensorId, Validity};
+use crate::{Batch, HealthReport, MemberId, Peer, SensorId, Validity};
 
 /// What became of a batch that is durable now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +124,12 @@ pub trait Intake: Send + Sync + 'static {
     /// All sensors that may no longer deliver. Asked for each second: connections of these that are open are closed.
     fn revoked(&self) -> impl Future<Output = Result<Vec<SensorId>, IntakeError>> + Send {
         async { Ok(Vec::new()) }
+    }
+
+    /// What a connected sensor tells of itself, every ten seconds or so, at most once a second. An intake that does not
+    /// care does nothing.
+    fn health(&self, _peer: &Peer, _report: HealthReport) -> impl Future<Output = ()> + Send {
+        async {}
     }
 
     /// Whether this sensor may deliver; asked for each connection and before each group of batches, so that a

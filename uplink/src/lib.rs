@@ -30,15 +30,19 @@ mod deliver;
 mod enrol;
 mod exchange;
 mod exercise;
+mod health;
 mod identity;
 mod intake;
 mod keys;
+mod ledger;
 mod outbox;
 mod private;
 mod reader;
 mod renew;
 mod serve;
 mod session;
+#[cfg(test)]
+mod simulation;
 mod spool;
 mod state;
 #[cfg(test)]
@@ -57,9 +61,11 @@ pub use code::{CodeError, EnrolmentCode};
 pub use deliver::{DeliverError, DeliverOptions, DeliveryEvent, DeliveryTotals, Shutdown, deliver};
 pub use enrol::{EnrollError, Enrolled, enroll, enroll_abandoning};
 pub use exercise::exercise_enrolment;
+pub use health::{Health, HealthReport};
 pub use identity::{BatchId, ID_LENGTH_MAX, IdError, MemberId, Peer, SensorId};
 pub use intake::{Certified, Commit, CommitError, Intake, IntakeError, RedeemError};
 pub use keys::{KeyError, PUBLIC_KEY_LENGTH, SIGNATURE_LENGTH, SigningKey};
+pub use ledger::{Judgement, Ledger, Session};
 pub use outbox::{Outbox, OutboxError, OutboxOptions, OutboxTotals, SealedInfo, SpoolHandle};
 pub use private::{
     FileError, check_folder as check_private_folder, check_own, make_folder as make_private_folder,
@@ -71,3 +77,4 @@ pub use serve::{ServeError, ServeOptions, ServeTotals, serve};
 pub use spool::{KeptBatch, KeptBatches, Recovery, SpoolError, Whereabouts};
 pub use state::{Identity, StateError};
 pub use tls::TlsError;
+pub use wire::rewrite_message;

@@ -2,17 +2,17 @@
 //! network, never runs on an async runtime.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use flow::{Books, Record};
 use thiserror::Error;
 use tokio::sync::Notify;
 
-use crate::BatchId;
 use crate::batch::{BatchHeader, OpenError, SealError, Sealer, batch_blake3, time_range};
 use crate::certificate::Validity;
 use crate::spool::{Disk, Key, RealDisk, Recovery, Spool, SpoolError};
 use crate::state::{Credentials, Identity, StateError, StateFolder};
+use crate::{BatchId, Health};
 
 /// What an outbox is opened with.
 #[derive(Clone, Debug)]
@@ -90,11 +90,46 @@ pub(crate) struct Shared {
     pub(crate) spool: Spool,
     /// Wakes the delivery when a batch was stored.
     pub(crate) stored: Notify,
+    /// What an outbox has said of the sensor.
+    condition: Mutex<Condition>,
     /// Keeps the folder locked as long as either side lives.
     pub(crate) state: StateFolder,
 }
 
+/// What the spool alone does not know.
+#[derive(Debug, Default)]
+struct Condition {
+    /// The sensor's totals in the batch that was sealed last.
+    books: Option<Books>,
+    sensor_version: Option<String>,
+}
+
 impl Shared {
+    /// What can be said of this sensor now, apart from the link and the clock.
+    pub(crate) fn health(&self) -> Health {
+        let evictions = self.spool.evictions();
+        let condition = self.condition.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = self.spool.index();
+        Health {
+            batches_waiting: u64::try_from(index.len()).ok(),
+            records_waiting: Some(index.records()),
+            spool_bytes: Some(index.disk_bytes()),
+            // Without an outbox nothing is stored, and there is no bound.
+            spool_bytes_max: Some(self.spool.bytes_max()).filter(|bytes| *bytes != u64::MAX),
+            batches_evicted: evictions.batches,
+            records_evicted: evictions.records,
+            frames_seen: condition.books.map(|books| books.frames_seen),
+            frames_missed: condition.books.and_then(|books| books.nic_missed),
+            packets_folded: condition.books.map(|books| books.packets_folded),
+            sensor_version: condition.sensor_version.clone(),
+            ..Health::default()
+        }
+    }
+
+    fn condition(&self, change: impl FnOnce(&mut Condition)) {
+        change(&mut self.condition.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
     fn open(
         state_dir: &Path,
         spool_bytes_max: u64,
@@ -108,7 +143,8 @@ impl Shared {
         let credentials = state.credentials()?;
         let (spool, recovery) =
             Spool::open(state.path(), spool_bytes_max, &credentials.identity, disk)?;
-        Ok((Self { credentials, spool, stored: Notify::new(), state }, recovery))
+        let (stored, condition) = (Notify::new(), Mutex::default());
+        Ok((Self { credentials, spool, stored, condition, state }, recovery))
     }
 }
 
@@ -185,6 +221,8 @@ impl Outbox {
     ) -> Result<Self, OutboxError> {
         let (shared, recovery) = Shared::open(&options.state_dir, options.spool_bytes_max, disk)?;
         let boot_epoch = shared.state.next_boot_epoch(options.now_ms)?;
+        let version = Some(options.sensor_version.clone()).filter(|version| !version.is_empty());
+        shared.condition(|condition| condition.sensor_version = version);
         Ok(Self {
             shared: Arc::new(shared),
             sealer: Sealer::new(),
@@ -275,6 +313,7 @@ impl Outbox {
         let checksum = batch_blake3(&bytes)?;
         let key = Key { boot_epoch: self.boot_epoch, sequence: self.next_sequence };
         let evicted = self.shared.spool.store(key, &bytes, count)?;
+        self.shared.condition(|condition| condition.books = Some(header.books));
         self.shared.stored.notify_one();
         if self.superseded_untold {
             self.superseded_untold = false;

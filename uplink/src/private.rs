@@ -192,11 +192,6 @@ pub fn make_folder(path: &Path) -> Result<(), FileError> {
         .map_err(FileError::io("make the folder", path))
 }
 
-/// Waits until a folder's entries are on the disk.
-pub(crate) fn sync_folder(path: &Path) -> Result<(), FileError> {
-    RealDisk.sync_folder(path).map_err(FileError::io("sync", path))
-}
-
 /// Removes a file, if there is one.
 ///
 /// # Errors

@@ -7,6 +7,7 @@ use flow::{
 };
 
 /// A generator with a seed; the same seed gives the same numbers on every machine.
+#[derive(Clone, Debug)]
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {

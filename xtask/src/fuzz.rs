@@ -12,8 +12,16 @@ use clap::Args;
 use crate::shell;
 
 /// The binaries of `fuzz/Cargo.toml`.
-const TARGETS: [&str; 7] =
-    ["aggregator", "batch", "compressed", "enrolment", "frame", "pcap", "pcapng"];
+const TARGETS: [&str; 8] = [
+    "aggregator",
+    "batch",
+    "compressed",
+    "enrolment",
+    "frame",
+    "pcap",
+    "pcapng",
+    "session_messages",
+];
 /// The version that the targets were run with.
 const CARGO_FUZZ: &str = "0.13.2";
 /// What one input may take at most: a few kilobytes of compressed zeros are much to read.

@@ -7,6 +7,7 @@ mod ebpf;
 mod fuzz;
 mod setup;
 mod shell;
+mod simulate;
 mod tidy;
 
 use std::fmt::Display;
@@ -41,6 +42,8 @@ enum Task {
     Tidy,
     /// Give readers, parser, aggregator and decoder random input (nightly Rust), and report what breaks.
     Fuzz(fuzz::Options),
+    /// Run the link's simulation over many seeds, and name the first that ends wrongly.
+    Simulate(simulate::Options),
     /// Build or verify the eBPF object.
     #[command(subcommand)]
     Ebpf(ebpf::Command),
@@ -67,6 +70,7 @@ fn run(task: Task) -> Result<()> {
         Task::Ci => ci::all(),
         Task::Tidy => tidy::run(),
         Task::Fuzz(options) => fuzz::run(&options),
+        Task::Simulate(options) => simulate::run(&options),
         Task::Ebpf(command) => ebpf::run(command),
     }
 }

@@ -7,7 +7,7 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 use uplink::SensorId;
 
-use super::{Database, DatabaseError, signed, unsigned};
+use super::{Database, DatabaseError, HeardHealth, signed, unsigned};
 use crate::lake::Summary;
 
 /// The counter of batches that had been stored before.
@@ -75,6 +75,8 @@ pub struct SensorState {
     pub batches_stored: u64,
     /// Records in them.
     pub records_stored: u64,
+    /// What it last told of itself over the link.
+    pub health: Option<HeardHealth>,
 }
 
 fn books(text: &str) -> Result<Books, DatabaseError> {
@@ -429,6 +431,7 @@ impl Database {
                     .transpose()?,
                 batches_stored: unsigned("a count", totals.try_get("batches")?)?,
                 records_stored: unsigned("a count", totals.try_get("records")?)?,
+                health: self.health(&sensor.id).await?,
             });
         }
         Ok(states)

@@ -7,6 +7,7 @@
 mod audit;
 mod batches;
 mod findings;
+mod health;
 mod members;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ pub use audit::AuditLine;
 pub(crate) use audit::{Event, Note};
 pub use batches::{BatchRow, Forgotten, SensorState, StoredBatch};
 pub use findings::StoredFinding;
+pub use health::HeardHealth;
 pub(crate) use members::told;
 pub use members::{Member, NAME_LENGTH_MAX, Redeemed, Sensor};
 

@@ -16,8 +16,8 @@ use bytes::Bytes;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
 use uplink::{
-    Batch, Certified, Commit, CommitError, Intake, IntakeError, MemberId, Peer, RedeemError,
-    SensorId,
+    Batch, Certified, Commit, CommitError, HealthReport, Intake, IntakeError, MemberId, Peer,
+    RedeemError, SensorId,
 };
 
 use crate::database::{Database, Event, Note, told};
@@ -150,6 +150,12 @@ impl Intake for Ingest {
                 }
                 Err(IntakeError("the database gave no answer".to_owned()))
             }
+        }
+    }
+
+    async fn health(&self, peer: &Peer, report: HealthReport) {
+        if let Err(error) = self.database.note_health(&peer.sensor, &report, now_ms()).await {
+            tracing::error!(%error, sensor = %peer.sensor, "what it tells of itself could not be noted");
         }
     }
 

@@ -1,12 +1,11 @@
 //! The only writer of the lake: collects batches for a moment, commits them together, then answers.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
-use uplink::{Batch, Commit, CommitError, IntakeError, SensorId};
+use uplink::{Batch, Commit, CommitError, IntakeError, Judgement, Ledger, Session};
 
 use super::{Request, Requests, now_ms};
 use crate::database::Database;
@@ -16,9 +15,6 @@ use crate::trouble::Trouble;
 
 /// Days of event time in one batch, each of which is a file. A batch of a busy sensor has one or two.
 const BATCH_DAYS_MAX: usize = 400;
-/// Sessions whose highest sequence is remembered; the lake has the rest.
-const WATERMARKS_MAX: usize = 65_536;
-
 /// A copy of the commit log that could not be made is tried again after so long, new batches or not.
 const CATCH_UP_AGAIN: Duration = Duration::from_secs(5);
 
@@ -33,8 +29,6 @@ pub struct Settings {
     pub group_records_max: usize,
 }
 
-/// One boot epoch of one sensor.
-type Session = (SensorId, u64);
 type Answer = oneshot::Sender<Result<Commit, CommitError>>;
 
 /// What is durable, on its way through detection to whoever waits for the answer: once a batch is acknowledged,
@@ -62,7 +56,6 @@ struct Group {
     sealed: Vec<Bytes>,
     /// Batches that came twice within the group: answered with it.
     repeated: Vec<Answer>,
-    highest: BTreeMap<Session, u64>,
     records: usize,
 }
 
@@ -73,9 +66,7 @@ pub struct Writer {
     settings: Settings,
     evidence: Option<Evidence>,
     stored: mpsc::Sender<Stored>,
-    watermarks: HashMap<Session, Option<u64>>,
-    /// Sessions with a batch that was handed back: nothing later of them is taken until they start again.
-    halted: HashSet<Session>,
+    ledger: Ledger,
     applied_version: u64,
     last_received_ms: u64,
     storing: Trouble,
@@ -102,8 +93,7 @@ impl Writer {
             settings,
             evidence: None,
             stored,
-            watermarks: HashMap::new(),
-            halted: HashSet::new(),
+            ledger: Ledger::default(),
             applied_version,
             last_received_ms: 0,
             storing: Trouble::default(),
@@ -163,8 +153,7 @@ impl Writer {
             }
             Request::LastSequence { sensor, boot_epoch, answer } => {
                 let session = (sensor, boot_epoch);
-                // A session that asks starts anew from the answer, so nothing can be overtaken any more.
-                self.halted.remove(&session);
+                self.ledger.handle_start(&session);
                 let held = self.watermark(&session).await.map_err(|error| {
                     tracing::error!(%error, sensor = %session.0, "the lake gave no watermark");
                     IntakeError("the store gave no answer".to_owned())
@@ -184,7 +173,7 @@ impl Writer {
     ) {
         let header = &batch.header;
         let session = (header.sensor.clone(), header.boot_epoch);
-        if self.halted.contains(&session) {
+        if self.ledger.is_halted(&session) {
             return reply(answer, Err(retry("an earlier batch of this session is not stored")));
         }
         if let Err(reason) = check(&batch) {
@@ -194,24 +183,34 @@ impl Writer {
             }
             return reply(answer, Err(CommitError::Reject(reason)));
         }
-        let held = match self.watermark(&session).await {
-            Ok(held) => held,
-            Err(error) => {
+        let mut judgement = self.ledger.judge(&session, header.sequence);
+        if judgement == Judgement::Unknown {
+            if let Err(error) = self.watermark(&session).await {
                 tracing::error!(%error, sensor = %session.0, "the lake gave no watermark");
-                self.halted.insert(session);
+                self.ledger.handle_returned(session);
                 return reply(answer, Err(retry("the store gave no answer")));
             }
-        };
-        if held.is_some_and(|held| header.sequence <= held) {
-            self.count_duplicates(1).await;
-            return reply(answer, Ok(Commit::Duplicate));
+            judgement = self.ledger.judge(&session, header.sequence);
         }
-        let highest = group.highest.entry(session).or_insert(0);
-        if header.sequence <= *highest {
-            group.repeated.push(answer);
-            return;
+        match judgement {
+            Judgement::New => {}
+            Judgement::Stored => {
+                self.count_duplicates(1).await;
+                return reply(answer, Ok(Commit::Duplicate));
+            }
+            Judgement::Repeated => {
+                group.repeated.push(answer);
+                return;
+            }
+            Judgement::Halted => {
+                return reply(answer, Err(retry("an earlier batch of this session is not stored")));
+            }
+            // Only of more sessions than a ledger remembers, all asked for within one group.
+            Judgement::Unknown => {
+                self.ledger.handle_returned(session);
+                return reply(answer, Err(retry("the store gave no answer")));
+            }
         }
-        *highest = header.sequence;
         group.records += batch.records.len();
         // Never backwards, so that the order in the lake is the order of arrival.
         self.last_received_ms = now_ms().max(self.last_received_ms);
@@ -222,14 +221,11 @@ impl Writer {
     }
 
     async fn watermark(&mut self, session: &Session) -> Result<Option<u64>, LakeError> {
-        if let Some(held) = self.watermarks.get(session) {
-            return Ok(*held);
+        if let Some(held) = self.ledger.held(session) {
+            return Ok(held);
         }
         let held = self.lake.watermark(&session.0, session.1).await?;
-        if self.watermarks.len() >= WATERMARKS_MAX {
-            self.watermarks.clear();
-        }
-        self.watermarks.insert(session.clone(), held);
+        self.ledger.learn(session.clone(), held);
         Ok(held)
     }
 
@@ -242,7 +238,7 @@ impl Writer {
 
     async fn commit(&mut self, group: Group) {
         self.try_to_catch_up().await;
-        let Group { batches, sealed, repeated, highest, records } = group;
+        let Group { batches, sealed, repeated, records } = group;
         let (received, answers): (Vec<Received>, Vec<Answer>) = batches.into_iter().unzip();
         let started = Instant::now();
         match self.append(&received, sealed).await {
@@ -255,10 +251,7 @@ impl Writer {
                         "batches could not be stored; their sensors keep them and try again"
                     );
                 }
-                for session in highest.into_keys() {
-                    self.watermarks.remove(&session);
-                    self.halted.insert(session);
-                }
+                self.ledger.handle_failed();
                 for answer in answers.into_iter().chain(repeated) {
                     reply(answer, Err(retry("the backend could not store it")));
                 }
@@ -269,9 +262,7 @@ impl Writer {
                 }
                 let elapsed_ms = started.elapsed().as_millis();
                 tracing::info!(version, batches = received.len(), records, elapsed_ms, "stored");
-                for (session, sequence) in highest {
-                    self.watermarks.insert(session, Some(sequence));
-                }
+                self.ledger.handle_stored();
                 self.copy_summaries(version, &received).await;
                 if !repeated.is_empty() {
                     self.count_duplicates(repeated.len() as u64).await;

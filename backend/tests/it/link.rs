@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use backend::listing::{SensorLine, members, print_sensors, sensors};
+use backend::listing::{SensorLine, health_line, members, print_sensors, sensors};
 use backend::serve::serve;
 use backend::status::Status;
 use backend::verify::{Asked, verify};
@@ -104,6 +104,24 @@ async fn sensor_line(lab: &Lab) -> Result<(SensorLine, String)> {
     Ok((line, String::from_utf8(table)?))
 }
 
+/// What was received is kept, and a flipped bit of it shows.
+async fn evidence_shows_a_flipped_bit(lab: &Lab, sensor: &str) -> Result<()> {
+    let (database, evidence) = (lab.database().await?, lab.folder.evidence());
+    let verdict = verify(&database, &evidence, &Asked::default()).await?;
+    let found = &verdict.sensors[sensor];
+    assert_eq!((verdict.breaks(), found.batches, found.records), (0, 21, 1_040), "{verdict:?}");
+    let file = evidence.files()?.pop().context("there is evidence")?;
+    let whole = std::fs::read(&file)?;
+    let mut flipped = whole.clone();
+    flipped[200] ^= 1;
+    std::fs::write(&file, flipped)?;
+    let verdict = verify(&database, &evidence, &Asked::default()).await?;
+    let first = verdict.sensors[sensor].first_break.clone();
+    assert_eq!(first.and_then(|first| first.batch).map(|(_, sequence)| sequence), Some(21));
+    std::fs::write(&file, whole)?;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sensor_enrols_delivers_survives_a_restart_and_is_revoked() -> Result<()> {
     let lab = Lab::new().await?;
@@ -125,7 +143,8 @@ async fn a_sensor_enrols_delivers_survives_a_restart_and_is_revoked() -> Result<
     assert_eq!(line.state, "valid");
     assert!(days.abs_diff(30 * 86_400_000) < 86_400_000, "{days} ms");
     assert_eq!((line.last_received_ms, line.last_sequence, line.revoked_ms), (None, None, None));
-    assert_eq!(table.matches("never").count(), 3, "{table}");
+    assert_eq!(table.matches("never").count(), 4, "{table}");
+    assert_eq!((line.health, table.matches("unknown").count()), (None, 1), "{table}");
     let again = tempfile::tempdir()?;
     let used = enroll(&good, again.path()).await;
     assert!(
@@ -166,26 +185,25 @@ async fn a_sensor_enrols_delivers_survives_a_restart_and_is_revoked() -> Result<
     assert_eq!(sensor.books.map(|books| books.records_sealed), Some(1_040));
     assert!(status.findings >= 1, "the scan was found before it was acknowledged");
 
-    // What was received is kept, and a flipped bit of it shows.
-    let (database, evidence) = (lab.database().await?, lab.folder.evidence());
-    let verdict = verify(&database, &evidence, &Asked::default()).await?;
-    let found = &verdict.sensors[enrolled.sensor.as_str()];
-    assert_eq!((verdict.breaks(), found.batches, found.records), (0, 21, 1_040), "{verdict:?}");
-    let file = evidence.files()?.pop().context("there is evidence")?;
-    let whole = std::fs::read(&file)?;
-    let mut flipped = whole.clone();
-    flipped[200] ^= 1;
-    std::fs::write(&file, flipped)?;
-    let verdict = verify(&database, &evidence, &Asked::default()).await?;
-    let first = verdict.sensors[enrolled.sensor.as_str()].first_break.clone();
-    assert_eq!(first.and_then(|first| first.batch).map(|(_, sequence)| sequence), Some(21));
-    std::fs::write(&file, whole)?;
-
+    evidence_shows_a_flipped_bit(&lab, enrolled.sensor.as_str()).await?;
+    let database = lab.database().await?;
     database.revoke_sensor(enrolled.sensor.as_str(), 1).await?;
     let (line, table) = sensor_line(&lab).await?;
     assert!(line.last_received_ms.is_some_and(|ms| ms >= line.enrolled_ms), "{line:?}");
     assert_eq!((line.last_sequence, line.revoked_ms), (Some(21), Some(1)));
     assert!(!table.contains("never"), "{table}");
+    let heard = line.health.context("it has told of itself at every start of a connection")?;
+    let health = &heard.report.health;
+    assert_eq!(health.sensor_version.as_deref(), Some("0.0.0-test"));
+    assert_eq!((health.frames_seen, health.frames_missed), (Some(9), None), "{heard:?}");
+    assert_eq!((health.batches_evicted, health.spool_bytes_max), (Some(0), Some(64 << 20)));
+    assert!(health.batches_waiting.is_some_and(|waiting| waiting <= 1), "{heard:?}");
+    // One machine, one clock.
+    let ahead = heard.report.clock_offset_ms.context("both clocks are known")?;
+    assert!(ahead.abs() < 60_000, "{heard:?}");
+    let text = health_line(Some(&heard), heard.heard_ms + 3_500);
+    assert!(text.starts_with("heard 3 s ago: version 0.0.0-test; spool "), "{text}");
+    assert!(text.ends_with("; port unknown frames missed, 0 packets folded"), "{text}");
     let members = members(&database).await?;
     let member = members.first().context("there is one")?;
     assert_eq!((member.id.as_str(), member.sensors, member.sensors_revoked), ("town-hall", 0, 1));

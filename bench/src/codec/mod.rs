@@ -14,7 +14,7 @@ mod arrow;
 mod formats;
 mod ipfix;
 mod json;
-mod mix;
+pub(crate) mod mix;
 mod table;
 
 use std::fs::File;

@@ -255,6 +255,9 @@ sections! {
         batch_records_max: Bounded<1, 65_536> = Bounded::fixed::<8_192>();
         /// Longest time before a batch is sealed, milliseconds: 10 to 60000.
         batch_interval_ms: Bounded<10, 60_000> = Bounded::fixed::<1_000>();
+        /// Most bytes a second that the link takes of the line, on average: 16384 to 12500000000; unset:
+        /// as many as there are. What is sent after an outage is held to it, too.
+        bandwidth_bytes_per_second_max: Option<Bounded<16_384, 12_500_000_000>> = None;
         /// How long a stopping sensor waits for the backend's acknowledgements, milliseconds: 0 to
         /// 600000. What is not acknowledged by then stays in the spool for the next start.
         shutdown_grace_ms: Bounded<0, 600_000> = Bounded::fixed::<10_000>();

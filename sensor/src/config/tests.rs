@@ -414,6 +414,9 @@ fn default_file() {
         batch_records_max = 8192
         # Longest time before a batch is sealed, milliseconds: 10 to 60000.
         batch_interval_ms = 1000
+        # Most bytes a second that the link takes of the line, on average: 16384 to 12500000000; unset:
+        # as many as there are. What is sent after an outage is held to it, too.
+        #bandwidth_bytes_per_second_max =
         # How long a stopping sensor waits for the backend's acknowledgements, milliseconds: 0 to
         # 600000. What is not acknowledged by then stays in the spool for the next start.
         shutdown_grace_ms = 10000

@@ -85,7 +85,7 @@ pub fn deliver(config: &Config, within: Option<Duration>) -> Result<Delivered, P
     let (stop, signals) = stop_on_signals()
         .map_err(|source| PipelineError::Start { what: "the signal handler", source })?;
     let patience = within.map_or(Patience::SinceAck(SILENCE_MAX), Patience::Total);
-    let ended = Delivery::start(spool, NO_BOOT_EPOCH)
+    let ended = Delivery::start(spool, NO_BOOT_EPOCH, &config.uplink)
         .map(|delivery| delivery.finish(patience, Some(&stop)))
         .map_err(|source| PipelineError::Start { what: "the delivery", source });
     signals.close();

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use uplink::{DeliverError, DeliverOptions, DeliveryEvent, Shutdown, SpoolHandle, deliver};
 
 use super::news::News;
+use crate::config::{Bounded, UplinkConfig};
 
 /// After this long it is told that, and for what, the end of the sensor waits.
 const NOTICE_AFTER: Duration = Duration::from_secs(1);
@@ -61,13 +62,21 @@ pub(super) struct Delivery {
 
 impl Delivery {
     /// Starts delivering.
-    pub(super) fn start(spool: SpoolHandle, boot_epoch: u64) -> io::Result<Self> {
+    pub(super) fn start(
+        spool: SpoolHandle,
+        boot_epoch: u64,
+        config: &UplinkConfig,
+    ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (shutdown, wishes) = watch::channel(Shutdown::No);
         let (tell, acked) = bounded(1);
         let answers = Arc::new(Answers { boot_epoch, ..Answers::default() });
         let counted = Arc::clone(&answers);
-        let options = DeliverOptions::new(spool.clone());
+        let bandwidth = config.bandwidth_bytes_per_second_max;
+        let options = DeliverOptions {
+            bandwidth_bytes_per_second_max: bandwidth.map(Bounded::get),
+            ..DeliverOptions::new(spool.clone())
+        };
         let thread = thread::Builder::new().name("delivery".to_owned()).spawn(move || {
             let progress = |event: DeliveryEvent| handle_event(&counted, &tell, &event);
             runtime.block_on(deliver(options, progress, wishes)).map(|_totals| ())

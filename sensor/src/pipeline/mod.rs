@@ -373,7 +373,7 @@ fn open_uplink(
     let totals = outbox.totals();
     // What an earlier identity left is evicted from the start, so it was found, too.
     let waiting = totals.records_waiting + totals.recovery.records_superseded;
-    let delivery = Delivery::start(outbox.spool(), outbox.boot_epoch())
+    let delivery = Delivery::start(outbox.spool(), outbox.boot_epoch(), &config.uplink)
         .map_err(|source| PipelineError::Start { what: "the delivery", source })?;
     let sealing = SealingSettings {
         batch_records_max: usize::try_from(settings.batch_records_max.get())

@@ -24,7 +24,7 @@ use crate::spool::Key;
 use crate::tls::{self, TlsError};
 use crate::wire::Close;
 use crate::{BatchId, state::Identity};
-use link::{Events, LinkEvent};
+use link::{Events, LinkEvent, Pace, Writer};
 
 /// What the backend may send before it is read: acks, of at most a few hundred bytes each.
 const WINDOW_BYTES: u32 = 256 << 10;
@@ -40,12 +40,15 @@ pub struct DeliverOptions {
     pub backend: Option<String>,
     /// Batches sent and not yet acked; 1 to 32.
     pub in_flight_max: usize,
-    /// First wait after a failure.
+    /// Most bytes a second that go out, of UDP and what is in it, on average; a quarter of a second's bytes may go at
+    /// once. `None` is as many as the line takes.
+    pub bandwidth_bytes_per_second_max: Option<u64>,
+    /// First wait after the backend ended a connection, and longest wait while nobody answers.
     pub backoff_min_ms: u64,
-    /// Longest wait after many failures.
+    /// Longest wait after the backend ended many connections.
     pub backoff_max_ms: u64,
-    /// How long the first attempt at a connection may take; twice as long after each failure, up to
-    /// `answer_timeout_ms`.
+    /// How long the first attempt at a connection may take. The next ones take two, four and eight times as long, and
+    /// so on from the start; once a connection stood, all take this long, or four times what that one took.
     pub connect_timeout_ms: u64,
     /// How long the backend may take for its greeting, and from one ack to the next.
     pub answer_timeout_ms: u64,
@@ -66,9 +69,10 @@ impl DeliverOptions {
             spool,
             backend: None,
             in_flight_max: 16,
+            bandwidth_bytes_per_second_max: None,
             backoff_min_ms: 500,
             backoff_max_ms: 60_000,
-            connect_timeout_ms: 3_000,
+            connect_timeout_ms: 1_000,
             answer_timeout_ms: 60_000,
             silence_max_ms: 2_000,
             idle_timeout_ms: 30_000,
@@ -223,6 +227,7 @@ struct Courier<'a> {
     /// The backend owes an answer.
     due: Arc<AtomicBool>,
     link: Option<Link>,
+    pace: Option<Pace>,
     /// Of the present attempt; dropping it ends them.
     tasks: JoinSet<()>,
     events: mpsc::Sender<(u64, LinkEvent)>,
@@ -260,8 +265,10 @@ impl<'a> Courier<'a> {
         };
         // Every task of an attempt has at most one event under way, and there are few tasks.
         let (events, received) = mpsc::channel(64);
+        let pace = options.bandwidth_bytes_per_second_max.map(Pace::new);
         Ok(Self {
             options,
+            pace,
             backend,
             config,
             session: Session::new(settings, 0),
@@ -391,32 +398,50 @@ impl<'a> Courier<'a> {
             LinkEvent::Connected(connection, endpoint) => {
                 self.totals.connections += 1;
                 let (keys, line) = mpsc::channel(self.options.in_flight_max);
-                let shared = Arc::clone(&self.shared);
                 self.tasks.spawn(link::watch(connection.clone(), self.events()));
                 let due = Arc::clone(&self.due);
                 let silence_max = Duration::from_millis(self.options.silence_max_ms);
                 let listen = link::listen(connection.clone(), due, silence_max, self.events());
                 self.tasks.spawn(listen);
-                let write = link::write_batches(connection.clone(), shared, line, self.events());
-                self.tasks.spawn(write);
+                let (shared, pace) = (Arc::clone(&self.shared), self.pace.clone());
+                let events = self.events();
+                let writer = Writer { connection: connection.clone(), shared, pace, events };
+                self.tasks.spawn(writer.run(line));
                 self.link = Some(Link { connection, endpoint, keys });
                 self.session.handle_connected(now_ms, &self.shared.spool.index());
             }
-            LinkEvent::Failed(reason) => {
-                let next_try_ms = self.session.handle_disconnected(now_ms);
+            LinkEvent::Progress => self.session.handle_progress(now_ms),
+            LinkEvent::Failed(cause, reason) => {
+                let next_try_ms = self.session.handle_disconnected(now_ms, cause);
                 self.disconnected(reason, next_try_ms);
             }
             LinkEvent::Held(held) => {
                 self.greeted = true;
                 let (backend, batches_waiting) = (self.backend.clone(), self.waiting());
                 (self.progress)(DeliveryEvent::Connected { backend, batches_waiting });
-                self.session.handle_held(now_ms, &held, &self.shared.spool.index());
+                if let Some(link) = &self.link {
+                    let shared = Arc::clone(&self.shared);
+                    self.tasks.spawn(link::tell(link.connection.clone(), shared));
+                }
+                self.session.handle_held(now_ms, &held);
             }
             LinkEvent::Answered(key, outcome) => self.session.handle_ack(now_ms, key, outcome),
-            LinkEvent::Missing(key) => self.session.handle_missing(key),
+            LinkEvent::Missing(key) => {
+                self.session.handle_missing(key);
+                // An evicted batch is not expected any more.
+                if self.shared.spool.forget(key) {
+                    self.spool_trouble(key, "somebody has removed its file".to_owned());
+                }
+            }
             LinkEvent::Unreadable(key, reason) => {
                 self.session.handle_missing(key);
-                self.spool_trouble(key, reason);
+                let moved = self.shared.spool.quarantine(key);
+                let moved =
+                    moved.map_or_else(|error| error.to_string(), |_entry| "moved".to_owned());
+                self.spool_trouble(
+                    key,
+                    format!("cannot be read: {reason}; to `quarantine`: {moved}"),
+                );
             }
         }
     }

@@ -6,8 +6,10 @@
 //! ```
 //!
 //! A group is what has arrived by the time the former group is durable. After a Retry the connection is closed
-//! and nothing more is handed over: the sensor begins again with the batch that failed.
+//! and nothing more is handed over: the sensor begins again with the batch that failed. These decisions are
+//! [`Reception`]'s; this shell has the streams and the store.
 
+use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,25 +22,30 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 
 use super::connections::over;
-use super::{Backend, STREAMS_AFTER, WINDOW_BYTES_AFTER};
+use super::{Backend, HEALTH_STREAMS_AFTER, STREAMS_AFTER, WINDOW_BYTES_AFTER, condition};
 use crate::Peer;
 use crate::batch::{Batch, open_signed};
 use crate::certificate::PeerCertificate;
 use crate::intake::{Commit, CommitError, Intake};
+use crate::session::reception::{Deed, Reception, ReceptionSettings};
 use crate::spool::Key;
 use crate::wire::{self, BATCH_PREFIX, Close, HELLO_BYTES_MAX, Outcome};
 
 /// Batches that wait for the former group.
 const QUEUE_BATCHES: usize = 16;
-/// Batches committed together.
-const GROUP_BATCHES: usize = 16;
-/// Records committed together: about 40 MiB once decoded.
-const GROUP_RECORDS: usize = 262_144;
-/// How long one batch may take to arrive: 16 MiB at 256 kbit/s.
+const RECEPTION: ReceptionSettings = ReceptionSettings {
+    group_batches: 16,
+    // About 40 MiB once decoded.
+    group_records: 262_144,
+    queue_batches: 16,
+};
+/// How long one batch may take to arrive, whatever its pauses: 16 MiB at 256 kbit/s.
 const BATCH_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// A batch as it came, with the stream that its ack goes back on.
 struct Received {
+    /// Position among the streams of batches.
+    stream: u64,
     key: Key,
     bytes: Bytes,
     answer: SendStream,
@@ -60,11 +67,13 @@ pub(super) async fn run<I: Intake>(
         let (turn, validity) = backend.connections.enter(&peer.sensor, connection, validity);
         connection.set_receive_window(WINDOW_BYTES_AFTER);
         connection.set_max_concurrent_bi_streams(STREAMS_AFTER);
+        connection.set_max_concurrent_uni_streams(HEALTH_STREAMS_AFTER);
         let close = tokio::select! {
             close = async {
                 let _turn = turn.lock().await;
                 session(backend, connection, &peer).await
             } => close,
+            close = condition::listen(backend, connection, &peer) => close,
             () = over(validity) => Close::Expired,
         };
         backend.connections.leave(&peer.sensor, connection, &turn);
@@ -90,12 +99,13 @@ async fn admit<I: Intake>(backend: &Backend<I>, peer: &Peer) -> Result<(), Close
 }
 
 async fn session<I: Intake>(backend: &Backend<I>, connection: &Connection, peer: &Peer) -> Close {
-    if let Err(close) = greet(backend, connection, peer).await {
+    let mut reception = Reception::new(RECEPTION);
+    if let Err(close) = greet(backend, connection, peer, &mut reception).await {
         return close;
     }
     let (queue, queued) = mpsc::channel(QUEUE_BATCHES);
     let mut read = std::pin::pin!(read_batches(backend, connection, queue));
-    let mut commit = std::pin::pin!(commit_batches(backend, peer, queued));
+    let mut commit = std::pin::pin!(commit_batches(backend, peer, reception, queued));
     tokio::select! {
         ended = &mut commit => ended.unwrap_or(Close::Done),
         // What has arrived whole is committed even if its ack finds nobody: that much less to send again.
@@ -108,6 +118,7 @@ async fn greet<I: Intake>(
     backend: &Backend<I>,
     connection: &Connection,
     peer: &Peer,
+    reception: &mut Reception,
 ) -> Result<(), Close> {
     let exchange = async {
         let (mut answer, mut stream) = connection.accept_bi().await.map_err(|_lost| Close::Done)?;
@@ -116,19 +127,42 @@ async fn greet<I: Intake>(
             tracing::warn!(sensor = %peer.sensor, %error, "not a hello");
             Close::Protocol
         })?;
-        let mut held = Vec::with_capacity(epochs.len());
-        for epoch in epochs {
-            let last = backend.intake.last_sequence(&peer.sensor, epoch).await;
-            held.push(last.map_err(|error| {
-                tracing::error!(sensor = %peer.sensor, %error, "cannot tell what is stored");
-                Close::Retry
-            })?);
+        reception.handle_hello(epochs);
+        while let Some(deed) = reception.poll_deed() {
+            match deed {
+                Deed::Look { boot_epochs } => {
+                    reception.handle_held(look(backend, peer, boot_epochs).await);
+                }
+                Deed::Greet { held } => {
+                    answer.write_all(&wire::held(&held)).await.map_err(|_lost| Close::Done)?;
+                    answer.finish().map_err(|_closed| Close::Done)?;
+                }
+                Deed::Close(close) => return Err(close),
+                Deed::Commit { .. } | Deed::Ack { .. } => {}
+            }
         }
-        let held: Vec<u64> = held.into_iter().map(Option::unwrap_or_default).collect();
-        answer.write_all(&wire::held(&held)).await.map_err(|_lost| Close::Done)?;
-        answer.finish().map_err(|_closed| Close::Done)
+        Ok(())
     };
     timeout(backend.step_timeout(), exchange).await.unwrap_or(Err(Close::Protocol))
+}
+
+/// Asks the store what it holds, 0 for nothing; `None` when it cannot say.
+async fn look<I: Intake>(
+    backend: &Backend<I>,
+    peer: &Peer,
+    boot_epochs: Vec<u64>,
+) -> Option<Vec<u64>> {
+    let mut held = Vec::with_capacity(boot_epochs.len());
+    for epoch in boot_epochs {
+        match backend.intake.last_sequence(&peer.sensor, epoch).await {
+            Ok(last) => held.push(last.unwrap_or_default()),
+            Err(error) => {
+                tracing::error!(sensor = %peer.sensor, %error, "cannot tell what is stored");
+                return None;
+            }
+        }
+    }
+    Some(held)
 }
 
 /// Reads batches in the order of their streams until the connection ends.
@@ -137,9 +171,9 @@ async fn read_batches<I: Intake>(
     connection: &Connection,
     queue: mpsc::Sender<Received>,
 ) -> Close {
-    loop {
+    for number in 0.. {
         let Ok((answer, stream)) = connection.accept_bi().await else { return Close::Done };
-        let read = timeout(BATCH_TIMEOUT, read_batch(backend, stream, answer)).await;
+        let read = timeout(BATCH_TIMEOUT, read_batch(backend, number, stream, answer)).await;
         let problem = match read {
             Ok(Ok(received)) => match queue.send(received).await {
                 Ok(()) => continue,
@@ -153,10 +187,12 @@ async fn read_batches<I: Intake>(
         tracing::info!(remote = %connection.remote_address(), problem, "batch not received");
         return Close::Protocol;
     }
+    Close::Done
 }
 
 async fn read_batch<I: Intake>(
     backend: &Backend<I>,
+    number: u64,
     mut stream: RecvStream,
     answer: SendStream,
 ) -> Result<Received, String> {
@@ -188,68 +224,88 @@ async fn read_batch<I: Intake>(
     if bytes.len() < length {
         return Err(format!("{} bytes of {length}", bytes.len()));
     }
-    Ok(Received { key, bytes: bytes.freeze(), answer, _room: room })
+    Ok(Received { stream: number, key, bytes: bytes.freeze(), answer, _room: room })
+}
+
+/// A batch that was looked at, and waits for its turn.
+struct Judged {
+    bytes: Bytes,
+    verdict: Result<Batch, String>,
+    answer: SendStream,
+    room: OwnedSemaphorePermit,
 }
 
 /// Commits groups until the queue ends (`None`), or something makes going on useless.
 async fn commit_batches<I: Intake>(
     backend: &Backend<I>,
     peer: &Peer,
+    mut reception: Reception,
     mut queued: mpsc::Receiver<Received>,
 ) -> Option<Close> {
-    while let Some(first) = queued.recv().await {
-        if let Err(close) = admit(backend, peer).await {
-            if close == Close::NotAdmitted {
-                let batches = 1 + u64::try_from(queued.len()).unwrap_or(u64::MAX);
-                backend.totals.batches_rejected.add(batches);
-                backend.intake.refused(peer, batches).await;
+    let mut waiting = BTreeMap::new();
+    let mut answers = BTreeMap::new();
+    loop {
+        let Some(deed) = reception.poll_deed() else {
+            // Waits for one, and takes what has come with it.
+            let mut next = Some(queued.recv().await?);
+            while let Some(received) = next {
+                let Received { stream, key, bytes, answer, _room: room } = received;
+                let verdict = judge(peer.clone(), key, bytes.clone()).await;
+                let records = verdict.as_ref().map_or(0, |batch| batch.records.len());
+                waiting.insert(stream, Judged { bytes, verdict, answer, room });
+                reception.handle_batch(stream, key, records);
+                next = reception.has_room().then(|| queued.try_recv().ok()).flatten();
             }
-            return Some(close);
-        }
-        if commit_group(backend, peer, first, &mut queued).await {
-            return Some(Close::Retry);
+            continue;
+        };
+        match deed {
+            Deed::Commit { streams } => {
+                if let Err(close) = admit(backend, peer).await {
+                    if close == Close::NotAdmitted {
+                        let batches = waiting.len() + queued.len();
+                        let batches = u64::try_from(batches).unwrap_or(u64::MAX);
+                        backend.totals.batches_rejected.add(batches);
+                        backend.intake.refused(peer, batches).await;
+                    }
+                    return Some(close);
+                }
+                let mut commits = Vec::with_capacity(streams.len());
+                for stream in streams {
+                    if let Some(Judged { bytes, verdict, answer, room }) = waiting.remove(&stream) {
+                        answers.insert(stream, (answer, room));
+                        commits.push(commit(backend, peer.clone(), verdict, bytes));
+                    }
+                }
+                reception.handle_settled(all_in_order(commits).await);
+            }
+            Deed::Ack { stream, key, outcome } => {
+                count(backend, peer, key, &outcome);
+                if let Some((answer, _room)) = answers.remove(&stream) {
+                    ack(backend, peer, key, &outcome, answer).await;
+                }
+            }
+            Deed::Close(close) => return Some(close),
+            Deed::Look { .. } | Deed::Greet { .. } => {}
         }
     }
-    None
 }
 
-/// Commits what has arrived, and acks it. True when a batch could not be stored now.
-async fn commit_group<I: Intake>(
+async fn ack<I: Intake>(
     backend: &Backend<I>,
     peer: &Peer,
-    first: Received,
-    queued: &mut mpsc::Receiver<Received>,
-) -> bool {
-    let mut streams = Vec::new();
-    let mut commits = Vec::new();
-    let mut records = 0;
-    let mut next = Some(first);
-    while let Some(received) = next {
-        let Received { key, bytes, answer, _room: room } = received;
-        let judged = judge(peer.clone(), key, bytes.clone()).await;
-        records += judged.as_ref().map_or(0, |batch| batch.records.len());
-        streams.push((key, answer, room));
-        commits.push(commit(backend, peer.clone(), judged, bytes));
-        let full = streams.len() >= GROUP_BATCHES || records >= GROUP_RECORDS;
-        next = if full { None } else { queued.try_recv().ok() };
+    key: Key,
+    outcome: &Outcome,
+    mut answer: SendStream,
+) {
+    let sent = answer.write_all(&wire::ack(key, outcome)).await;
+    if sent.is_err() || answer.finish().is_err() {
+        tracing::debug!(sensor = %peer.sensor, "an ack found nobody");
     }
-    let outcomes = all_in_order(commits).await;
-    for ((key, _, _), outcome) in streams.iter().zip(&outcomes) {
-        count(backend, peer, *key, outcome);
+    if matches!(outcome, Outcome::Retry(_)) {
+        // The connection is closed after this: wait until the sensor has the reason.
+        let arrived = timeout(backend.step_timeout(), answer.stopped()).await;
+        tracing::debug!(acked = arrived.is_ok(), "last ack of a connection");
     }
-    for ((key, mut answer, _room), outcome) in streams.into_iter().zip(outcomes) {
-        let sent = answer.write_all(&wire::ack(key, &outcome)).await;
-        if sent.is_err() || answer.finish().is_err() {
-            tracing::debug!(sensor = %peer.sensor, "an ack found nobody");
-        }
-        if matches!(outcome, Outcome::Retry(_)) {
-            // The connection is closed after this: wait until the sensor has the reason.
-            let arrived = timeout(backend.step_timeout(), answer.stopped()).await;
-            tracing::debug!(acked = arrived.is_ok(), "last ack of a connection");
-            return true;
-        }
-    }
-    false
 }
 
 fn count<I>(backend: &Backend<I>, peer: &Peer, key: Key, outcome: &Outcome) {

@@ -1,7 +1,9 @@
 //! Takes QUIC connections; gives whole, verified batches to an [`Intake`] and its answers back. Never acks a
 //! batch before the intake has it durably, and takes no identity from anything but a certificate.
 
+mod condition;
 mod connections;
+mod crowd;
 mod delivery;
 mod enrolment;
 mod limits;
@@ -37,6 +39,7 @@ use crate::intake::Intake;
 use crate::tls::{self, TlsError};
 use crate::wire::{ALPN_DELIVERY, ALPN_ENROLMENT, ALPN_RENEWAL, Close};
 use connections::Connections;
+use crowd::{Crowd, Place};
 use limits::WrongCodes;
 use totals::Totals;
 
@@ -121,6 +124,7 @@ struct Backend<I> {
     options: ServeOptions,
     totals: Totals,
     connections: Connections,
+    crowd: Arc<Crowd>,
     wrong_codes: WrongCodes,
     /// One permit a KiB of batch.
     intake_bytes: Arc<Semaphore>,
@@ -161,6 +165,7 @@ pub async fn serve<I: Intake>(
         intake,
         totals: Totals::default(),
         connections: Connections::default(),
+        crowd: Arc::default(),
         wrong_codes: WrongCodes::new(options.wrong_codes_max, options.wrong_codes_total_max),
         intake_bytes: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
         started: Instant::now(),
@@ -246,11 +251,16 @@ fn accept<I: Intake>(backend: &Arc<Backend<I>>, incoming: Incoming, tasks: &mut 
         }
         return;
     }
+    let Some(place) = backend.crowd.enter(incoming.remote_address().ip(), half_full) else {
+        backend.totals.connections_refused.add(1);
+        incoming.refuse();
+        return;
+    };
     backend.totals.connections.add(1);
-    tasks.spawn(connection(Arc::clone(backend), incoming));
+    tasks.spawn(connection(Arc::clone(backend), incoming, place));
 }
 
-async fn connection<I: Intake>(backend: Arc<Backend<I>>, incoming: Incoming) {
+async fn connection<I: Intake>(backend: Arc<Backend<I>>, incoming: Incoming, _place: Place) {
     let remote = incoming.remote_address();
     let handshake = async { incoming.accept()?.await };
     let connection = match timeout(backend.step_timeout(), handshake).await {
@@ -354,3 +364,5 @@ impl ConnectionIdGenerator for RandomIds {
 const WINDOW_BYTES_AFTER: VarInt = VarInt::from_u32(16 << 20);
 /// Streams a sensor may have open: its hello and the batches in flight.
 const STREAMS_AFTER: VarInt = VarInt::from_u32(33);
+/// Streams a sensor may have open to tell of itself.
+const HEALTH_STREAMS_AFTER: VarInt = VarInt::from_u32(1);

@@ -41,7 +41,7 @@ macro_rules! totals {
 totals! {
     /// Connections whose handshake began.
     connections,
-    /// Connections refused because there were too many.
+    /// Connections refused because there were too many, in all or from one place.
     connections_refused,
     /// Handshakes that failed: wrong authority, another protocol, too slow.
     handshakes_failed,
@@ -60,6 +60,8 @@ totals! {
     batches_retried,
     /// Streams that broke the protocol or stopped in the middle.
     streams_broken,
+    /// Times that a sensor has told of itself.
+    health_reports,
     /// Sensors enrolled.
     enrolled,
     /// Connections closed because their sensor was revoked.

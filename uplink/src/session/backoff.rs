@@ -1,5 +1,5 @@
-//! Takes failures; gives how long to wait, doubling up to a bound, with jitter so that a thousand sensors do not
-//! come back in the same second. Pure: chance comes from a seed.
+//! Takes failures; gives how long to wait, the same or doubling up to a bound; with jitter, so that a thousand sensors
+//! do not come back in the same second. Pure: chance comes from a seed.
 
 /// Doubling wait with jitter.
 #[derive(Clone, Debug)]
@@ -19,15 +19,23 @@ impl Backoff {
         self.failures = 0;
     }
 
-    /// Twice as long for each failure so far.
-    pub(super) fn doubled(&self, ms: u64) -> u64 {
-        ms.saturating_mul(1_u64.checked_shl(self.failures).unwrap_or(u64::MAX))
+    /// Between half and all of the first wait; it stays the first one.
+    pub(super) const fn first_ms(&mut self) -> u64 {
+        self.between_half_and_all(self.min_ms)
     }
 
     /// Between half and all of the doubled wait.
-    pub(super) fn next_ms(&mut self) -> u64 {
-        let most = self.doubled(self.min_ms).clamp(1, self.max_ms.max(1));
+    pub(super) const fn next_ms(&mut self) -> u64 {
+        let doubled = match 1_u64.checked_shl(self.failures) {
+            Some(factor) => self.min_ms.saturating_mul(factor),
+            None => u64::MAX,
+        };
         self.failures = self.failures.saturating_add(1);
+        self.between_half_and_all(doubled)
+    }
+
+    const fn between_half_and_all(&mut self, wanted_ms: u64) -> u64 {
+        let most = if wanted_ms < self.max_ms { wanted_ms } else { self.max_ms };
         let half = most / 2;
         half + self.random() % (most - half + 1)
     }

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::{Key, SpoolError, disk_error, key_of, read_bounded, sent};
+use super::{Disk as _, Key, RealDisk, SpoolError, disk_error, key_of, sent};
 
 /// What has become of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,7 +70,7 @@ impl KeptBatches {
             let places = folders.each_ref().map(|folder| folder.join(&name));
             KeptBatch { boot_epoch, sequence, whereabouts, places }
         });
-        Ok(Self { batches: batches.collect(), removed: sent::removed(&folders[2]) })
+        Ok(Self { batches: batches.collect(), removed: sent::removed(&RealDisk, &folders[2]) })
     }
 }
 
@@ -82,7 +82,7 @@ impl KeptBatch {
     /// When the file cannot be read.
     pub fn read(&self) -> Result<Option<Vec<u8>>, SpoolError> {
         for path in &self.places {
-            match read_bounded(path) {
+            match RealDisk.read(path) {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 read => return read.map(Some).map_err(disk_error("read", path)),
             }

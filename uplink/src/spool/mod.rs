@@ -6,7 +6,7 @@
 //! STATE/spool/00000000001795258800-00000000000000000002.tmp      being written, or left by a crash
 //! ```
 //!
-//! Batches of another identity are moved out, see [`superseded`].
+//! Batches of another identity are moved out, see [`superseded`]; how much was given up is kept, see [`evicted`].
 //!
 //! The bound is on what the files take of the disk, whole blocks, which for small batches is several times their
 //! length. The folder's own entries come on top, less than a hundred bytes a batch.
@@ -15,6 +15,7 @@
 //! the whole file or a `.tmp`, which the next opening removes.
 
 mod disk;
+mod evicted;
 mod index;
 mod kept;
 mod sent;
@@ -25,21 +26,21 @@ mod superseded;
 mod tests;
 
 use std::ffi::OsStr;
-use std::fs;
-use std::io::{ErrorKind, Read};
-use std::os::unix::fs::MetadataExt as _;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use thiserror::Error;
 
+#[cfg(test)]
+pub(crate) use disk::Listing;
 pub(crate) use disk::{Disk, RealDisk};
+pub(crate) use evicted::Evictions;
 pub(crate) use index::{Entry, Key, Size, SpoolIndex};
 pub use kept::{KeptBatch, KeptBatches, Whereabouts};
 pub(crate) use superseded::waiting;
 
-use crate::batch::BATCH_BYTES_MAX;
-use crate::private::{self, FileError};
+use crate::private::FileError;
 use crate::state::Identity;
 use crate::{BatchHeader, SensorId, open_header};
 use sent::Sent;
@@ -115,6 +116,7 @@ pub(crate) struct Spool {
     bytes_max: u64,
     disk: Box<dyn Disk>,
     index: Mutex<SpoolIndex>,
+    evictions: Mutex<Evictions>,
 }
 
 impl Spool {
@@ -128,12 +130,22 @@ impl Spool {
         let [folder, quarantine, rejected, superseded, sent] =
             ["spool", "quarantine", "rejected", "superseded", "sent"].map(|name| state.join(name));
         for path in [&folder, &quarantine, &rejected, &superseded, &sent] {
-            private::make_folder(path)?;
+            disk.make_folder(path)?;
         }
-        private::sync_folder(state)?;
-        let index = Mutex::default();
-        let sent = Sent::open(sent)?;
-        let spool = Self { folder, quarantine, rejected, superseded, sent, bytes_max, disk, index };
+        disk.sync_folder(state).map_err(disk_error("sync", state))?;
+        let sent = Sent::open(disk.as_ref(), sent)?;
+        let spool = Self {
+            folder,
+            quarantine,
+            rejected,
+            superseded,
+            sent,
+            bytes_max,
+            disk,
+            index: Mutex::default(),
+            evictions: Mutex::default(),
+        };
+        spool.recover_evictions()?;
         let recovery = spool.recover(&identity.sensor)?;
         Ok((spool, recovery))
     }
@@ -144,23 +156,62 @@ impl Spool {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The bound on what the batches take of the disk, bytes.
+    pub(crate) const fn bytes_max(&self) -> u64 {
+        self.bytes_max
+    }
+
+    /// What was given up since the folder was made.
+    pub(crate) fn evictions(&self) -> Evictions {
+        self.evictions.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads what was given up, and ends what a crash has interrupted.
+    fn recover_evictions(&self) -> Result<(), SpoolError> {
+        let path = self.folder.join(evicted::FILE);
+        let evictions = match self.disk.read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(disk_error("read", &path)(error)),
+            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+                let file = path.display();
+                tracing::warn!(%file, %error, "how much was evicted so far is not known any more");
+                Evictions::unknown()
+            }),
+        };
+        for key in evictions.going() {
+            let path = self.path(key);
+            match self.disk.remove(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(disk_error("remove", &path)(error));
+                }
+                _ => {}
+            }
+        }
+        *self.evictions.lock().unwrap_or_else(PoisonError::into_inner) = evictions;
+        Ok(())
+    }
+
     fn recover(&self, sensor: &SensorId) -> Result<Recovery, SpoolError> {
         let mut recovery = Recovery::default();
-        let listing = fs::read_dir(&self.folder).map_err(disk_error("list", &self.folder))?;
-        for entry in listing {
-            let path = entry.map_err(disk_error("list", &self.folder))?.path();
+        let listing = self.disk.list(&self.folder).map_err(disk_error("list", &self.folder))?;
+        for path in listing {
+            let path = path.map_err(disk_error("list", &self.folder))?;
+            if path.file_name() == Some(OsStr::new(evicted::FILE)) {
+                continue;
+            }
             if path.extension() == Some(OsStr::new(TEMPORARY_SUFFIX)) {
                 self.disk.remove(&path).map_err(disk_error("remove", &path))?;
                 recovery.temporary_removed += 1;
                 continue;
             }
-            match check_file(&path) {
+            match check_file(self.disk.as_ref(), &path) {
                 Ok((header, _bytes)) if header.sensor != *sensor => {
                     superseded::set_aside(self.disk.as_ref(), &path, &header, &self.superseded)?;
                 }
                 Ok((header, bytes)) => {
                     let key = Key { boot_epoch: header.boot_epoch, sequence: header.sequence };
-                    self.index().insert(key, size(&path, bytes)?, header.records);
+                    let size = self.size(&path, bytes)?;
+                    self.index().insert(key, size, header.records);
                     recovery.batches_found += 1;
                 }
                 Err(reason) => {
@@ -171,7 +222,7 @@ impl Spool {
                 }
             }
         }
-        let untold = superseded::untold(&self.superseded)?;
+        let untold = superseded::untold(self.disk.as_ref(), &self.superseded)?;
         if untold.batches > 0 {
             let Superseded { batches, records, .. } = untold;
             let (names, to) = (untold.names(), self.superseded.display());
@@ -234,44 +285,62 @@ impl Spool {
             }
             return Err(disk_error("sync", &self.folder)(error));
         }
-        let size = size(&path, length)?;
+        let size = self.size(&path, length)?;
         self.index().insert(key, size, records);
         Ok(self.make_room(key))
     }
 
-    /// Evicts until the spool is within its bound; never the batch that was just stored.
+    /// Evicts until the spool is within its bound; never the batch that was just stored. What goes is noted first.
     fn make_room(&self, newest: Key) -> Evicted {
-        let mut evicted = Evicted::default();
-        while self.index().disk_bytes() > self.bytes_max {
-            let oldest = self.index().to_evict();
-            let Some(key) = oldest.filter(|key| *key != newest) else { break };
-            match self.remove(key) {
-                // The delivery may have removed it meanwhile: then it is acked, not evicted.
-                Ok(None) => {}
-                Ok(Some(entry)) => {
-                    evicted.batches += 1;
-                    evicted.records += u64::from(entry.records);
-                }
-                Err(error) => {
-                    // The new batch is stored and the old one is not lost: being over the bound is the
-                    // lesser harm.
-                    tracing::warn!(%error, "cannot evict");
-                    break;
-                }
-            }
+        // From here on an ack of one of them is not counted: it counts as evicted.
+        let taken = self.index().take_excess(self.bytes_max, newest);
+        if taken.is_empty() {
+            return Evicted::default();
         }
-        evicted
+        let noted = self.evictions().with(&taken);
+        if let Err(error) = self.note(&noted) {
+            // The new batch is stored and the old ones are not lost: being over the bound is the lesser harm.
+            tracing::warn!(%error, "cannot evict");
+            self.index().put_back(&taken);
+            return Evicted::default();
+        }
+        let is_gone = |key: &Key| {
+            let path = self.path(*key);
+            match self.disk.remove(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    tracing::warn!(file = %path.display(), %error, "an evicted batch is still there");
+                    false
+                }
+                _ => true,
+            }
+        };
+        let left: Vec<Key> = noted.going().filter(|key| !is_gone(key)).collect();
+        let mut evictions = self.evictions.lock().unwrap_or_else(PoisonError::into_inner);
+        *evictions = noted;
+        evictions.left(left.into_iter());
+        let records = taken.iter().map(|(_, entry)| u64::from(entry.records)).sum();
+        Evicted { batches: taken.len() as u64, records }
     }
 
-    /// Removes a batch's file and forgets it; `None` when it was gone already.
-    pub(crate) fn remove(&self, key: Key) -> Result<Option<Entry>, SpoolError> {
-        let path = self.path(key);
-        match self.disk.remove(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(disk_error("remove", &path)(error))
-            }
-            _ => Ok(self.index().remove(key)),
+    fn note(&self, evictions: &Evictions) -> Result<(), SpoolError> {
+        let path = self.folder.join(evicted::FILE);
+        let temporary = path.with_extension(TEMPORARY_SUFFIX);
+        let bytes = serde_json::to_vec(evictions)
+            .map_err(|error| disk_error("write", &temporary)(error.into()))?;
+        let renamed = self
+            .disk
+            .write_new(&temporary, &bytes)
+            .and_then(|()| self.disk.rename(&temporary, &path));
+        if let Err(error) = renamed {
+            // It is not there, or the next opening removes it.
+            drop(self.disk.remove(&temporary));
+            return Err(disk_error("note evictions in", &path)(error));
         }
+        // Whatever reaches the disk after this comes after the new name: it is as good as evicted.
+        if let Err(error) = self.disk.sync_folder(&self.folder) {
+            tracing::warn!(folder = %self.folder.display(), %error, "cannot sync");
+        }
+        Ok(())
     }
 
     /// Takes a batch out of the line that the backend has, and keeps its file among the sent ones.
@@ -292,6 +361,28 @@ impl Spool {
         Ok(self.index().remove(key))
     }
 
+    /// Reads a batch, to be sent.
+    pub(crate) fn read(&self, key: Key) -> std::io::Result<Vec<u8>> {
+        self.disk.read(&self.path(key))
+    }
+
+    /// Takes a batch out of the line that cannot be read, and keeps its file beside the spool: were it passed over,
+    /// the backend's greeting would seem to say that it is stored.
+    pub(crate) fn quarantine(&self, key: Key) -> Result<Option<Entry>, SpoolError> {
+        set_aside(self.disk.as_ref(), &self.path(key), &self.quarantine)?;
+        Ok(self.index().remove(key))
+    }
+
+    /// Forgets a batch whose file somebody else has removed; whether it was still expected to be there.
+    pub(crate) fn forget(&self, key: Key) -> bool {
+        self.index().remove(key).is_some()
+    }
+
+    fn size(&self, path: &Path, bytes: u64) -> Result<Size, SpoolError> {
+        let disk_bytes = self.disk.disk_bytes(path).map_err(disk_error("examine", path))?;
+        Ok(Size { bytes, disk_bytes: disk_bytes.max(bytes) })
+    }
+
     pub(crate) fn path(&self, key: Key) -> PathBuf {
         let stem = Key::stem(key.boot_epoch, key.sequence);
         self.folder.join(format!("{stem}.{SUFFIX}"))
@@ -307,9 +398,9 @@ fn disk_error(
 }
 
 /// Reads a spool file's header and checks all of its bytes; the reason when it is not what its name says.
-fn check_file(path: &Path) -> Result<(BatchHeader, u64), String> {
+fn check_file(disk: &dyn Disk, path: &Path) -> Result<(BatchHeader, u64), String> {
     let key = key_of(path).ok_or("its name is not that of a batch")?;
-    let (header, bytes) = open_spooled(path)?;
+    let (header, bytes) = open_spooled(disk, path)?;
     if (header.boot_epoch, header.sequence) != (key.boot_epoch, key.sequence) {
         return Err(format!("it holds batch {}", header.id()));
     }
@@ -317,32 +408,10 @@ fn check_file(path: &Path) -> Result<(BatchHeader, u64), String> {
 }
 
 /// Reads a batch file's header and checks all of its bytes.
-fn open_spooled(path: &Path) -> Result<(BatchHeader, u64), String> {
-    let bytes = read_bounded(path).map_err(|error| error.to_string())?;
+fn open_spooled(disk: &dyn Disk, path: &Path) -> Result<(BatchHeader, u64), String> {
+    let bytes = disk.read(path).map_err(|error| error.to_string())?;
     let header = open_header(&bytes).map_err(|error| error.to_string())?;
     Ok((header, u64::try_from(bytes.len()).unwrap_or(u64::MAX)))
-}
-
-fn size(path: &Path, bytes: u64) -> Result<Size, SpoolError> {
-    let metadata = fs::metadata(path).map_err(disk_error("examine", path))?;
-    Ok(Size { bytes, disk_bytes: disk_usage(&metadata) })
-}
-
-/// What a file takes of the disk: whole blocks of it, whatever its length.
-fn disk_usage(metadata: &fs::Metadata) -> u64 {
-    // The unit of `st_blocks` is 512 bytes on every file system.
-    (metadata.blocks() * 512).max(metadata.len())
-}
-
-/// Reads a batch file, but never more than a batch can have.
-pub(crate) fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
-    let limit = u64::try_from(BATCH_BYTES_MAX).unwrap_or(u64::MAX);
-    let mut bytes = Vec::new();
-    fs::File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
-    if bytes.len() > BATCH_BYTES_MAX {
-        return Err(std::io::Error::other(format!("longer than {BATCH_BYTES_MAX} bytes")));
-    }
-    Ok(bytes)
 }
 
 fn key_of(path: &Path) -> Option<Key> {
@@ -364,10 +433,8 @@ fn set_aside(disk: &dyn Disk, path: &Path, folder: &Path) -> Result<(), SpoolErr
         }
         _ => {}
     }
-    let mut kept: Vec<PathBuf> = fs::read_dir(folder)
-        .map_err(disk_error("list", folder))?
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .collect();
+    let mut kept: Vec<PathBuf> =
+        disk.list(folder).map_err(disk_error("list", folder))?.filter_map(Result::ok).collect();
     kept.sort();
     for oldest in kept.iter().take(kept.len().saturating_sub(SET_ASIDE_MAX)) {
         disk.remove(oldest).map_err(disk_error("remove", oldest))?;

@@ -7,11 +7,11 @@
 //! STATE/sent/removed                                            how many were not kept, or no longer
 //! ```
 
-use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::{Disk, SUFFIX, SpoolError, disk_error, disk_usage};
+use super::{Disk, SUFFIX, SpoolError, TEMPORARY_SUFFIX, disk_error};
 
 /// What the disk keeps of sent batches when nobody says otherwise: a week of a small site.
 pub(crate) const SENT_BYTES_MAX: u64 = 256 << 20;
@@ -34,9 +34,9 @@ struct State {
 
 impl Sent {
     /// Looks at what is there; the folder has been made.
-    pub(super) fn open(folder: PathBuf) -> Result<Self, SpoolError> {
-        let bytes = list(&folder)?.iter().map(|(_, bytes)| bytes).sum();
-        let removed = removed(&folder);
+    pub(super) fn open(disk: &dyn Disk, folder: PathBuf) -> Result<Self, SpoolError> {
+        let bytes = list(disk, &folder)?.iter().map(|(_, bytes)| bytes).sum();
+        let removed = removed(disk, &folder);
         let state = Mutex::new(State { bytes_max: SENT_BYTES_MAX, bytes, removed });
         Ok(Self { folder, state })
     }
@@ -62,7 +62,7 @@ impl Sent {
         } else {
             match disk.rename(path, &self.folder.join(name)) {
                 Ok(()) => Ok(()),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
                 Err(error) => {
                     tracing::warn!(%error, file = %path.display(), "a sent batch is not kept");
                     Err(())
@@ -74,7 +74,7 @@ impl Sent {
         } else {
             match disk.remove(path) {
                 Ok(()) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
                 Err(error) => return Err(disk_error("remove", path)(error)),
             }
             state.removed += 1;
@@ -102,7 +102,7 @@ impl Sent {
 
     fn shrink(&self, disk: &dyn Disk, state: &mut State, target: u64) {
         if state.bytes > target {
-            let files = match list(&self.folder) {
+            let files = match list(disk, &self.folder) {
                 Ok(files) => files,
                 Err(error) => {
                     tracing::warn!(%error, "sent batches cannot be counted");
@@ -124,26 +124,31 @@ impl Sent {
         }
         // A crash may lose the last of these counts, and the sequences of what is there show it all the same.
         let path = self.folder.join(REMOVED);
-        if let Err(error) = fs::write(&path, format!("{}\n", state.removed)) {
+        let temporary = path.with_extension(TEMPORARY_SUFFIX);
+        drop(disk.remove(&temporary));
+        let noted = disk
+            .write_new(&temporary, format!("{}\n", state.removed).as_bytes())
+            .and_then(|()| disk.rename(&temporary, &path));
+        if let Err(error) = noted {
             tracing::debug!(%error, file = %path.display(), "the count of removed batches is stale");
         }
     }
 }
 
 /// How many sent batches were not kept, or no longer, as the folder says.
-pub(super) fn removed(folder: &Path) -> u64 {
-    let text = fs::read_to_string(folder.join(REMOVED)).unwrap_or_default();
-    text.trim().parse().unwrap_or(0)
+pub(super) fn removed(disk: &dyn Disk, folder: &Path) -> u64 {
+    let text = disk.read(&folder.join(REMOVED)).unwrap_or_default();
+    String::from_utf8_lossy(&text).trim().parse().unwrap_or(0)
 }
 
 /// The batch files of a folder, oldest first, with what they take of the disk.
-fn list(folder: &Path) -> Result<Vec<(PathBuf, u64)>, SpoolError> {
+fn list(disk: &dyn Disk, folder: &Path) -> Result<Vec<(PathBuf, u64)>, SpoolError> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(folder).map_err(disk_error("list", folder))? {
-        let path = entry.map_err(disk_error("list", folder))?.path();
+    for path in disk.list(folder).map_err(disk_error("list", folder))? {
+        let path = path.map_err(disk_error("list", folder))?;
         if path.extension().is_some_and(|suffix| suffix == SUFFIX) {
-            let metadata = fs::metadata(&path).map_err(disk_error("examine", &path))?;
-            files.push((path, disk_usage(&metadata)));
+            let bytes = disk.disk_bytes(&path).map_err(disk_error("examine", &path))?;
+            files.push((path, bytes));
         }
     }
     files.sort();

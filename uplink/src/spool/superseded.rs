@@ -9,10 +9,9 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Disk, Key, SUFFIX, SpoolError, check_file, disk_error, disk_usage, open_spooled};
+use super::{Disk, Key, RealDisk, SUFFIX, SpoolError, check_file, disk_error, open_spooled};
 use crate::{BatchHeader, SensorId};
 
 const UNTOLD_SUFFIX: &str = "untold";
@@ -46,8 +45,8 @@ pub(crate) fn waiting(state: &Path) -> Result<Superseded, SpoolError> {
     if !folder.is_dir() {
         return Ok(found);
     }
-    for path in list(&folder)? {
-        if let Ok((header, _bytes)) = check_file(&path) {
+    for path in list(&RealDisk, &folder)? {
+        if let Ok((header, _bytes)) = check_file(&RealDisk, &path) {
             found.count(header);
         }
     }
@@ -69,10 +68,10 @@ pub(super) fn set_aside(
 }
 
 /// What no batch has told the backend of yet. What is not readable any more is not counted.
-pub(super) fn untold(folder: &Path) -> Result<Superseded, SpoolError> {
+pub(super) fn untold(disk: &dyn Disk, folder: &Path) -> Result<Superseded, SpoolError> {
     let mut found = Superseded::default();
-    for path in list(folder)?.iter().filter(|path| has_suffix(path, UNTOLD_SUFFIX)) {
-        match open_spooled(path) {
+    for path in list(disk, folder)?.iter().filter(|path| has_suffix(path, UNTOLD_SUFFIX)) {
+        match open_spooled(disk, path) {
             Ok((header, _bytes)) => found.count(header),
             Err(reason) => {
                 let file = path.display();
@@ -86,16 +85,17 @@ pub(super) fn untold(folder: &Path) -> Result<Superseded, SpoolError> {
 /// Notes that a sealed batch tells of all of them; then keeps only the newest that fit `bytes_max`. Those that go
 /// were counted.
 pub(super) fn told(disk: &dyn Disk, folder: &Path, bytes_max: u64) -> Result<(), SpoolError> {
-    for path in list(folder)?.iter().filter(|path| has_suffix(path, UNTOLD_SUFFIX)) {
+    for path in list(disk, folder)?.iter().filter(|path| has_suffix(path, UNTOLD_SUFFIX)) {
         let to = path.with_extension(SUFFIX);
         disk.rename(path, &to).map_err(disk_error("rename a file to", &to))?;
     }
     disk.sync_folder(folder).map_err(disk_error("sync", folder))?;
     let mut kept = Vec::new();
-    for path in list(folder)? {
-        let metadata = fs::metadata(&path).map_err(disk_error("examine", &path))?;
+    for path in list(disk, folder)? {
+        let metadata = std::fs::metadata(&path).map_err(disk_error("examine", &path))?;
         let modified = metadata.modified().map_err(disk_error("examine", &path))?;
-        kept.push((modified, path, disk_usage(&metadata)));
+        let taken = disk.disk_bytes(&path).map_err(disk_error("examine", &path))?;
+        kept.push((modified, path, taken));
     }
     kept.sort();
     let mut bytes: u64 = kept.iter().map(|(_, _, bytes)| bytes).sum();
@@ -114,11 +114,10 @@ fn has_suffix(path: &Path, suffix: &str) -> bool {
 }
 
 /// Files of a folder, in the order of their names.
-fn list(folder: &Path) -> Result<Vec<PathBuf>, SpoolError> {
-    let mut paths = fs::read_dir(folder)
-        .and_then(|entries| {
-            entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()
-        })
+fn list(disk: &dyn Disk, folder: &Path) -> Result<Vec<PathBuf>, SpoolError> {
+    let mut paths = disk
+        .list(folder)
+        .and_then(Iterator::collect::<std::io::Result<Vec<_>>>)
         .map_err(disk_error("list", folder))?;
     paths.sort();
     Ok(paths)

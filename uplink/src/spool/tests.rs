@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{Disk, Key, RealDisk, Recovery, Spool, SpoolError, disk_usage, waiting};
+use super::{Disk, Key, Listing, RealDisk, Recovery, Spool, SpoolError, waiting};
+use crate::private::FileError;
 use crate::state::Identity;
 use crate::test_records::realistic;
 use crate::{BatchHeader, SigningKey, seal, time_range};
@@ -43,6 +44,26 @@ impl FaultyDisk {
 }
 
 impl Disk for FaultyDisk {
+    fn make_folder(&self, path: &Path) -> Result<(), FileError> {
+        RealDisk.make_folder(path)
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Listing<'_>> {
+        RealDisk.list(folder)
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        RealDisk.read(path)
+    }
+
+    fn is_scarce(&self, folder: &Path) -> bool {
+        RealDisk.is_scarce(folder)
+    }
+
+    fn disk_bytes(&self, path: &Path) -> io::Result<u64> {
+        RealDisk.disk_bytes(path)
+    }
+
     fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         self.step(|| RealDisk.write_new(path, &bytes[..bytes.len() / 2]))?;
         RealDisk.write_new(path, bytes)
@@ -102,7 +123,10 @@ fn open(dir: &Path, bytes_max: u64, disk: impl Disk + 'static) -> (Spool, Recove
 }
 
 fn keys(spool: &Spool) -> Vec<u64> {
-    spool.index().up_to(1, u64::MAX).iter().map(|key| key.sequence).collect()
+    let index = spool.index();
+    std::iter::successors(index.after(None), |key| index.after(Some(*key)))
+        .map(|key| key.sequence)
+        .collect()
 }
 
 fn folder() -> tempfile::TempDir {
@@ -114,7 +138,7 @@ fn on_disk(bytes: &[u8]) -> u64 {
     let dir = folder();
     let path = dir.path().join("one");
     RealDisk.write_new(&path, bytes).expect("writable");
-    disk_usage(&std::fs::metadata(path).expect("there"))
+    RealDisk.disk_bytes(&path).expect("there")
 }
 
 #[test]
@@ -129,8 +153,9 @@ fn the_bound_is_what_the_disk_gives_and_not_the_length_of_the_files() {
     }
     let used = || -> (u64, u64) {
         let files = std::fs::read_dir(dir.path().join("spool")).expect("there");
-        files.fold((0, 0), |(count, bytes), file| {
-            let metadata = file.expect("there").metadata().expect("there");
+        let files = files.map(|file| file.expect("there"));
+        files.filter(|file| file.file_name() != "evicted").fold((0, 0), |(count, bytes), file| {
+            let metadata = file.metadata().expect("there");
             (count + 1, bytes + std::os::unix::fs::MetadataExt::blocks(&metadata) * 512)
         })
     };
@@ -145,48 +170,101 @@ fn the_bound_is_what_the_disk_gives_and_not_the_length_of_the_files() {
     assert_eq!(open(dir.path(), BYTES_MAX, RealDisk).0.index().disk_bytes(), index);
 }
 
+/// Stores so many batches into a spool with room for two and a half, on a disk with a fault at one operation. Gives
+/// whether the fault was met.
+fn store_all(batches: &[Vec<u8>], fault: Fault, at: usize) -> bool {
+    let dir = folder();
+    let bytes_max = on_disk(&batches[0]) * 5 / 2;
+    let operations = Arc::new(AtomicUsize::new(0));
+    let disk = FaultyDisk { fault, at, operations: Arc::clone(&operations) };
+    let opened = Spool::open(dir.path(), bytes_max, &identity(), Box::new(disk));
+    let mut stored = Vec::new();
+    let mut expected = Vec::new();
+    let mut evicted = 0;
+    if let Ok((spool, _)) = &opened {
+        for (number, bytes) in (1..).zip(batches) {
+            if let Ok(gone) = spool.store(key(number), bytes, 20) {
+                stored.push(number);
+                evicted += gone.batches;
+            }
+        }
+        expected = keys(spool);
+        assert_eq!(spool.evictions().batches, Some(evicted), "{fault:?} at {at}");
+    }
+    drop(opened);
+    // What the index of the survivor says is on the disk is what the next process finds, but for what was being given
+    // up at that moment; of the stored batches only evicted ones are missing, and each of those is counted.
+    let (spool, recovery) = open(dir.path(), bytes_max, RealDisk);
+    let found = keys(&spool);
+    let counted = spool.evictions().batches.expect("the file is whole");
+    let name = format!("{fault:?} at {at}: {stored:?} stored, {found:?} found, {counted} evicted");
+    let gone: Vec<u64> = stored.iter().copied().filter(|number| !found.contains(number)).collect();
+    assert_eq!(gone.len() as u64, counted, "{name}");
+    assert!(
+        gone.iter().all(|number| found.iter().all(|kept| number < kept)),
+        "{name}: the oldest go"
+    );
+    assert!(counted >= evicted && counted <= evicted + 1, "{name}");
+    assert!(
+        expected.iter().all(|number| found.contains(number) || gone.contains(number)),
+        "{name}"
+    );
+    assert!(found.len() <= expected.len() + 1, "{name}");
+    let newest = stored.last().copied().unwrap_or(0);
+    assert!(newest == 0 || found.contains(&newest), "{name}");
+    assert_eq!(recovery.batches_quarantined, 0, "{name}: a torn file is a .tmp");
+    assert!(recovery.temporary_removed <= 1, "{name}");
+    operations.load(Ordering::Relaxed) > at
+}
+
 #[test]
 fn a_crash_at_any_operation_loses_nothing_that_was_stored() {
-    let batches: Vec<Vec<u8>> = (1..=4).map(|number| batch(key(number), "acme-1")).collect();
+    let batches: Vec<Vec<u8>> = (1..=5).map(|number| batch(key(number), "acme-1")).collect();
     for fault in [Fault::Fails, Fault::Dies] {
-        // Three operations a batch; a bound of two batches, so that evictions are among them.
-        for at in 0..14 {
-            let dir = folder();
-            let bytes_max = on_disk(&batches[0]) * 5 / 2;
-            let operations = Arc::new(AtomicUsize::new(0));
-            let (spool, _) = open(dir.path(), bytes_max, FaultyDisk { fault, at, operations });
-            let mut stored = Vec::new();
-            for (number, bytes) in (1..).zip(&batches) {
-                if spool.store(key(number), bytes, 20).is_ok() {
-                    stored.push(number);
-                }
-            }
-            // What the index of the survivor says is on the disk is what the next process finds, and of the
-            // stored batches only evicted ones are missing.
-            let expected = keys(&spool);
-            drop(spool);
-            let (spool, recovery) = open(dir.path(), bytes_max, RealDisk);
-            let found = keys(&spool);
-            let name = format!("{fault:?} at {at}: stored {stored:?}, found {found:?}");
-            assert!(expected.iter().all(|number| found.contains(number)), "{name}");
-            assert!(found.len() <= expected.len() + 1, "{name}");
-            let newest = stored.last().copied().unwrap_or(0);
-            assert!(newest == 0 || found.contains(&newest), "{name}");
-            assert_eq!(recovery.batches_quarantined, 0, "{name}: a torn file is a .tmp");
-            assert!(recovery.temporary_removed <= 1, "{name}");
+        let mut at = 0;
+        while store_all(&batches, fault, at) {
+            at += 1;
         }
+        // The opening's sync; three operations a batch; four to evict one.
+        assert_eq!(at, 1 + 5 * 3 + 3 * 4, "{fault:?}: every operation was hit");
     }
+}
+
+#[test]
+fn what_a_crash_has_left_of_an_eviction_is_ended_and_counted_once() {
+    let dir = folder();
+    let bytes = batch(key(1), "acme-1");
+    let bytes_max = 2 * on_disk(&bytes);
+    let (spool, _) = open(dir.path(), bytes_max, RealDisk);
+    for number in 1..=3 {
+        spool.store(key(number), &batch(key(number), "acme-1"), 20).expect("room");
+    }
+    assert_eq!((spool.evictions().batches, spool.evictions().records), (Some(1), Some(20)));
+    // The removal did not reach the disk.
+    std::fs::write(spool.path(key(1)), &bytes).expect("writable");
+    drop(spool);
+    let (spool, _) = open(dir.path(), bytes_max, RealDisk);
+    assert_eq!(keys(&spool), [2, 3]);
+    assert_eq!(spool.evictions().batches, Some(1));
+    drop(spool);
+    std::fs::write(dir.path().join("spool/evicted"), b"{").expect("writable");
+    let (spool, _) = open(dir.path(), bytes_max, RealDisk);
+    assert_eq!(spool.evictions().batches, None, "not known is not none");
+    spool.store(key(4), &batch(key(4), "acme-1"), 20).expect("room");
+    drop(spool);
+    let (spool, _) = open(dir.path(), bytes_max, RealDisk);
+    assert_eq!((keys(&spool), spool.evictions().batches), (vec![3, 4], None));
 }
 
 #[test]
 fn a_full_disk_is_a_clear_error_and_the_same_sequence_works_later() {
     let dir = folder();
-    for (operation, action) in [(3, "write"), (4, "rename a file to"), (5, "sync")] {
+    for (operation, action) in [(4, "write"), (5, "rename a file to"), (6, "sync")] {
         let dir = dir.path().join(operation.to_string());
         let operations = Arc::new(AtomicUsize::new(0));
         let disk = FaultyDisk { fault: Fault::Fails, at: operation, operations };
         let (spool, _) = open(&dir, 1 << 20, disk);
-        spool.store(key(1), &batch(key(1), "acme-1"), 20).expect("three operations work");
+        spool.store(key(1), &batch(key(1), "acme-1"), 20).expect("four operations work");
         let bytes = batch(key(2), "acme-1");
         let error = spool.store(key(2), &bytes, 20).expect_err("the disk is full");
         assert!(error.to_string().starts_with(&format!("cannot {action} ")), "{error}");
@@ -272,7 +350,7 @@ fn every_batch_of_another_identity_is_kept_and_counted_until_it_was_told() {
     spool.superseded_told().expect("writable");
     let kept: u64 = std::fs::read_dir(dir.path().join("superseded"))
         .expect("there")
-        .map(|entry| disk_usage(&entry.expect("there").metadata().expect("there")))
+        .map(|entry| RealDisk.disk_bytes(&entry.expect("there").path()).expect("there"))
         .sum();
     assert!(kept <= 40 * 4096 && kept > 0, "{kept}");
 }

@@ -165,10 +165,8 @@ impl StateFolder {
         } else {
             0
         };
-        let next = last
-            .checked_add(1)
-            .ok_or_else(|| FileError::content(&path)("the largest number"))?
-            .max(now_ms / 1000);
+        let next = epoch_after(last, now_ms)
+            .ok_or_else(|| FileError::content(&path)("the largest number"))?;
         private::replace(&path, format!("{next}\n").as_bytes())?;
         Ok(next)
     }
@@ -293,6 +291,11 @@ pub(crate) fn credentials(state: &Path) -> Result<Credentials, StateError> {
     let certificate =
         CurrentCertificate::new(certificate).map_err(FileError::content(&certificate_path))?;
     Ok(Credentials { identity, key, certificate: Arc::new(certificate), authority })
+}
+
+/// The boot epoch after the last one, whatever the clock does.
+pub(crate) fn epoch_after(last: u64, now_ms: u64) -> Option<u64> {
+    Some(last.checked_add(1)?.max(now_ms / 1000))
 }
 
 fn key_pem(key: &SigningKey, path: &Path) -> Result<zeroize::Zeroizing<String>, FileError> {

@@ -10,8 +10,8 @@ use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 use super::{Identity, StateFolder};
 use crate::certificate::now_unix_s;
-use crate::spool::{Disk, RealDisk};
-use crate::{CertificateAuthority, SigningKey, Validity};
+use crate::spool::{Disk, Listing, RealDisk};
+use crate::{CertificateAuthority, FileError, SigningKey, Validity};
 
 /// A disk whose power goes at one step: nothing happens after it, and what was being written is there by half.
 #[derive(Debug)]
@@ -51,6 +51,26 @@ impl Disk for Crashing {
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
         self.step(|| Ok(()))?;
         RealDisk.sync_folder(path)
+    }
+
+    fn make_folder(&self, path: &Path) -> Result<(), FileError> {
+        RealDisk.make_folder(path)
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Listing<'_>> {
+        RealDisk.list(folder)
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        RealDisk.read(path)
+    }
+
+    fn is_scarce(&self, folder: &Path) -> bool {
+        RealDisk.is_scarce(folder)
+    }
+
+    fn disk_bytes(&self, path: &Path) -> io::Result<u64> {
+        RealDisk.disk_bytes(path)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

@@ -16,7 +16,7 @@ use crate::{
 
 const RECORDS: usize = 50;
 /// Long enough for any machine; what is waited for is an event, never the time.
-const LONG: Duration = Duration::from_mins(2);
+pub(super) const LONG: Duration = Duration::from_mins(2);
 
 /// A folder that is removed at the end, with room for a backend and a sensor.
 fn folder() -> tempfile::TempDir {
@@ -30,7 +30,7 @@ async fn enrolled_outbox(dir: &Path, vault: &Vault, backend: &Backend) -> Outbox
     open_outbox(&state, 1 << 30)
 }
 
-fn open_outbox(state_dir: &Path, spool_bytes_max: u64) -> Outbox {
+pub(super) fn open_outbox(state_dir: &Path, spool_bytes_max: u64) -> Outbox {
     Outbox::open(OutboxOptions {
         state_dir: state_dir.to_path_buf(),
         spool_bytes_max,
@@ -41,7 +41,7 @@ fn open_outbox(state_dir: &Path, spool_bytes_max: u64) -> Outbox {
     .expect("the state folder is good")
 }
 
-fn seal(outbox: &mut Outbox, batches: u64) -> Vec<BatchId> {
+pub(super) fn seal(outbox: &mut Outbox, batches: u64) -> Vec<BatchId> {
     (0..batches)
         .map(|number| {
             let records = realistic(number, RECORDS);
@@ -52,14 +52,14 @@ fn seal(outbox: &mut Outbox, batches: u64) -> Vec<BatchId> {
 }
 
 /// A delivery that runs until it is told to end, and its events.
-struct Delivery {
+pub(super) struct Delivery {
     shutdown: watch::Sender<Shutdown>,
     events: mpsc::UnboundedReceiver<DeliveryEvent>,
     task: tokio::task::JoinHandle<DeliveryTotals>,
 }
 
 impl Delivery {
-    fn start(outbox: &Outbox, adjust: impl FnOnce(&mut DeliverOptions)) -> Self {
+    pub(super) fn start(outbox: &Outbox, adjust: impl FnOnce(&mut DeliverOptions)) -> Self {
         Self::start_on(outbox.spool(), adjust)
     }
 
@@ -81,7 +81,10 @@ impl Delivery {
         Self { shutdown, events, task }
     }
 
-    async fn wait_for(&mut self, wanted: impl Fn(&DeliveryEvent) -> bool) -> DeliveryEvent {
+    pub(super) async fn wait_for(
+        &mut self,
+        wanted: impl Fn(&DeliveryEvent) -> bool,
+    ) -> DeliveryEvent {
         loop {
             let event = tokio::time::timeout(LONG, self.events.recv()).await;
             let event = event.expect("it happens in time").expect("the delivery runs");
@@ -91,13 +94,13 @@ impl Delivery {
         }
     }
 
-    async fn end(self, wish: Shutdown) -> DeliveryTotals {
+    pub(super) async fn end(self, wish: Shutdown) -> DeliveryTotals {
         self.shutdown.send(wish).expect("the delivery runs");
         tokio::time::timeout(LONG, self.task).await.expect("in time").expect("no panic")
     }
 }
 
-fn assert_all_stored(vault: &Vault, ids: &[BatchId]) {
+pub(super) fn assert_all_stored(vault: &Vault, ids: &[BatchId]) {
     let contents = vault.contents();
     let stored: Vec<BatchId> = contents
         .stored

@@ -2,6 +2,7 @@
 
 mod delivery;
 mod enrolment;
+mod hostile;
 mod refusal;
 mod renewal;
 mod stranger;

@@ -17,7 +17,7 @@ use crate::{BatchHeader, SigningKey, enroll, seal, time_range};
 
 /// A sensor that talks to the backend without the delivery's manners.
 pub(super) struct Stranger {
-    _endpoint: Endpoint,
+    pub(super) endpoint: Endpoint,
     pub(super) connection: Connection,
 }
 
@@ -30,7 +30,7 @@ impl Stranger {
         let connecting =
             endpoint.connect_with(config, address, BACKEND_NAME).expect("the name is valid");
         let connection = connecting.await?;
-        Ok(Self { _endpoint: endpoint, connection })
+        Ok(Self { endpoint, connection })
     }
 
     pub(super) async fn ask(&self, message: &[u8]) -> Result<Vec<u8>, ConnectionError> {

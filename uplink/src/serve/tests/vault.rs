@@ -10,8 +10,8 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::{
-    Batch, CertificateAuthority, Certified, Commit, CommitError, EnrolmentCode, Intake,
-    IntakeError, MemberId, Peer, RedeemError, SensorId, ServeOptions, ServeTotals, serve,
+    Batch, CertificateAuthority, Certified, Commit, CommitError, EnrolmentCode, HealthReport,
+    Intake, IntakeError, MemberId, Peer, RedeemError, SensorId, ServeOptions, ServeTotals, serve,
 };
 
 #[derive(Debug)]
@@ -40,6 +40,8 @@ pub(super) struct Contents {
     pub(super) retry_once: Vec<u64>,
     /// Sequences that it never takes.
     pub(super) refuse: Vec<u64>,
+    /// What sensors have told of themselves.
+    pub(super) reports: Vec<(SensorId, HealthReport)>,
     /// Set by a Retry, cleared by a new greeting: nothing later may be stored in between.
     broken: bool,
 }
@@ -108,6 +110,10 @@ impl Intake for Vault {
                 Ok((member.clone(), sensor))
             }
         }
+    }
+
+    async fn health(&self, peer: &Peer, report: HealthReport) {
+        self.contents().reports.push((peer.sensor.clone(), report));
     }
 
     async fn admitted(&self, peer: &Peer) -> Result<bool, IntakeError> {
