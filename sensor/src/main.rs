@@ -469,7 +469,7 @@ fn act(cli: Cli, config: &Config, messages: Messages) -> anyhow::Result<ExitCode
         Some(Command::Identity { json }) => return identity(json, config),
         Some(Command::Deliver { within_ms }) => return deliver(within_ms, config),
         Some(Command::Sent(args)) => return show_sent(&args, config),
-        Some(Command::Reveal(args)) => return reveal(&args, config),
+        Some(Command::Reveal(args)) => return Ok(reveal(&args, config)),
         Some(Command::Balance { file, json }) => return balance(file, json, config),
         None => anyhow::bail!("no command is given; see --help"),
     };
@@ -607,17 +607,17 @@ fn show_sent(args: &SentArgs, config: &Config) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn reveal(args: &RevealArgs, config: &Config) -> anyhow::Result<ExitCode> {
+fn reveal(args: &RevealArgs, config: &Config) -> ExitCode {
     let RevealArgs { epoch, at: at_ms, pseudonym: pseudonyms, json, .. } = *args;
     let options = RevealOptions { epoch, at_ms, pseudonyms, json };
     let mut out = io::BufWriter::new(io::stdout().lock());
     match sensor::reveal(&config.uplink.state_dir, &args.addresses, &options, &mut out) {
-        Ok(0) => Ok(ExitCode::SUCCESS),
-        Ok(_hidden) => Ok(ExitCode::FAILURE),
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(_hidden) => ExitCode::FAILURE,
         Err(RevealError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
-            Ok(ExitCode::SUCCESS)
+            ExitCode::SUCCESS
         }
-        Err(error) => Ok(fail(&error.into(), 2)),
+        Err(error) => fail(&error.into(), 2),
     }
 }
 

@@ -100,8 +100,8 @@ pub fn sent(
     if !options.json {
         writeln!(
             out,
-            "{:<31} {:<8} {:>8} {:>9} {:>6}  {:<19}  {:<19}  {}",
-            "BATCH", "STATE", "RECORDS", "BYTES", "B/FLOW", "FROM (UTC)", "TO", "KEY EPOCH"
+            "{:<31} {:<8} {:>8} {:>9} {:>6}  {:<19}  {:<19}  KEY EPOCH",
+            "BATCH", "STATE", "RECORDS", "BYTES", "B/FLOW", "FROM (UTC)", "TO"
         )?;
     }
     let is_asked = |batch: &&KeptBatch| {

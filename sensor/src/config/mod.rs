@@ -265,8 +265,8 @@ sections! {
     /// What goes to the backend, and what stays at home; docs/privacy.md explains it. Other outputs have
     /// everything as it was seen.
     privacy: PrivacyConfig {
-        /// The organisation's own ranges of addresses, such as "192.0.2.0/24" or "2001:db8::/32": its
-        /// public ones belong here too, beside the private ones. Empty: everything is sent as it is.
+        /// The organisation's own ranges of addresses, such as "192.0.2.0/24": its public ones belong
+        /// here too, beside the private ones. Empty: everything is sent as it is.
         own_prefixes: Vec<Prefix> = Prefix::private();
         /// Addresses and ranges of them whose addresses are public anyway, as those of servers: they
         /// are sent as they are.

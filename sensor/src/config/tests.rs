@@ -314,7 +314,7 @@ fn a_file_that_is_no_text_or_has_no_end_is_an_error() {
 #[test]
 #[expect(clippy::too_many_lines, reason = "it is one file")]
 fn default_file() {
-    expect![[r##"
+    expect![[r#"
         # What is captured, and how the kernel's flow cache is emptied.
         [capture]
         # Interfaces to listen on; the two of an optical TAP are one sensor.
@@ -424,8 +424,8 @@ fn default_file() {
         # What goes to the backend, and what stays at home; docs/privacy.md explains it. Other outputs have
         # everything as it was seen.
         [privacy]
-        # The organisation's own ranges of addresses, such as "192.0.2.0/24" or "2001:db8::/32": its
-        # public ones belong here too, beside the private ones. Empty: everything is sent as it is.
+        # The organisation's own ranges of addresses, such as "192.0.2.0/24": its public ones belong
+        # here too, beside the private ones. Empty: everything is sent as it is.
         own_prefixes = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "fc00::/7", "fe80::/10"]
         # Addresses and ranges of them whose addresses are public anyway, as those of servers: they
         # are sent as they are.
@@ -450,6 +450,6 @@ fn default_file() {
         # Whether that may be an address that other machines reach. There is no password and no
         # encryption: whoever reaches it can read how much traffic the organisation has.
         allow_remote = false
-    "##]]
+    "#]]
     .assert_eq(&Config::default().to_documented_toml());
 }

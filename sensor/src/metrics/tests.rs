@@ -57,7 +57,7 @@ fn the_list_of_metrics() {
     let text = render(&everything(), &REQUESTS);
     let list: Vec<String> =
         list(&text).iter().map(|(name, kind)| format!("{kind} {name}")).collect();
-    expect![[r#"
+    expect![[r"
         info spanwatch_sensor
         counter spanwatch_nic_received
         counter spanwatch_nic_missed
@@ -127,7 +127,7 @@ fn the_list_of_metrics() {
         gauge spanwatch_certificate_ends_unix_s
         gauge spanwatch_updated_time_seconds
         counter spanwatch_metrics_requests
-    "#]]
+    "]]
     .assert_eq(&(list.join("\n") + "\n"));
 }
 

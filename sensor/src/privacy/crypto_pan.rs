@@ -90,8 +90,8 @@ mod tests {
 
     fn both_ways(pan: &CryptoPan, address: &str) -> String {
         let address = Bits::of(address.parse::<IpAddr>().expect("a valid address"));
-        let pseudonym = pan.pseudonym(address.bits, 0, address.width);
-        assert_eq!(pan.original(pseudonym, 0, address.width), address.bits);
+        let pseudonym = pan.pseudonym(address.value, 0, address.width);
+        assert_eq!(pan.original(pseudonym, 0, address.width), address.value);
         address.with(pseudonym).address().to_string()
     }
 

@@ -118,9 +118,10 @@ impl Networks {
     pub(super) fn is_internal(&self, record: &Record) -> bool {
         let [initiator, responder] = [record.initiator, record.responder];
         let [own_initiator, own_responder] = self.holds_ends(record);
-        own_initiator && own_responder
-            || own_initiator && is_no_host(responder)
-            || own_responder && !record.folded && is_no_host(initiator)
+        if own_initiator {
+            return own_responder || is_no_host(responder);
+        }
+        own_responder && !record.folded && is_no_host(initiator)
     }
 
     /// Whether initiator and responder are the organisation's; a prefix is when all of it is.
@@ -156,7 +157,7 @@ impl Networks {
     ) -> Result<IpAddr, NoPseudonym> {
         let mut at = from;
         for _ in 0..STEPS_MAX {
-            at = at.with(step(at.bits, at.width));
+            at = at.with(step(at.value, at.width));
             if !self.public.holds(at) {
                 return Ok(at.address());
             }
@@ -170,7 +171,7 @@ impl Networks {
         let bits = Bits::of(prefix);
         let of_width = folded_length(bits);
         let length = self.own.length_around(bits, of_width).filter(|length| *length < of_width)?;
-        let pseudonym = pan.pseudonym(bits.bits, length, of_width);
+        let pseudonym = pan.pseudonym(bits.value, length, of_width);
         Some(bits.with(pseudonym & mask(of_width)).address())
     }
 
@@ -179,7 +180,7 @@ impl Networks {
         let bits = Bits::of(prefix);
         let of_width = folded_length(bits);
         let length = self.own.length_around(bits, of_width).filter(|length| *length < of_width)?;
-        Some(bits.with(pan.original(bits.bits, length, of_width)).address())
+        Some(bits.with(pan.original(bits.value, length, of_width)).address())
     }
 }
 
@@ -238,7 +239,7 @@ mod tests {
                 assert!(seen.insert(pseudonym), "two have {pseudonym}");
                 assert_eq!(networks.original(&pan, pseudonym, length), Ok(address));
                 walked += u32::from(
-                    Bits::of(pseudonym).bits != pan.pseudonym(Bits::of(address).bits, 24, 32),
+                    Bits::of(pseudonym).value != pan.pseudonym(Bits::of(address).value, 24, 32),
                 );
             }
             assert_eq!(seen.len(), 256 - 16 - 3);
@@ -287,7 +288,7 @@ mod tests {
         let prefix = Bits::of(folded("fd12::").expect("it is longer than the range"));
         let host = "fd12:3456::9".parse().expect("valid");
         let host = Bits::of(networks.pseudonym(&pan, host, 7).expect("there is room"));
-        assert_eq!((prefix.bits ^ host.bits) & mask(16), 0);
-        assert_eq!(prefix.bits & !mask(16), 0);
+        assert_eq!((prefix.value ^ host.value) & mask(16), 0);
+        assert_eq!(prefix.value & !mask(16), 0);
     }
 }

@@ -12,7 +12,7 @@ use super::Prefix;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bits {
     /// The address, from the left; zeros behind `width`.
-    pub(super) bits: u128,
+    pub(super) value: u128,
     /// 32 or 128.
     pub(super) width: u8,
     /// It was an IPv4 address in the form of IPv6.
@@ -23,24 +23,24 @@ impl Bits {
     pub(super) fn of(address: IpAddr) -> Self {
         let v4 = |v4: Ipv4Addr| u128::from(v4.to_bits()) << 96;
         match address {
-            IpAddr::V4(address) => Self { bits: v4(address), width: 32, mapped: false },
+            IpAddr::V4(address) => Self { value: v4(address), width: 32, mapped: false },
             IpAddr::V6(address) => match address.to_ipv4_mapped() {
-                Some(address) => Self { bits: v4(address), width: 32, mapped: true },
-                None => Self { bits: address.to_bits(), width: 128, mapped: false },
+                Some(address) => Self { value: v4(address), width: 32, mapped: true },
+                None => Self { value: address.to_bits(), width: 128, mapped: false },
             },
         }
     }
 
     /// The same with other bits.
-    pub(super) const fn with(self, bits: u128) -> Self {
-        Self { bits, ..self }
+    pub(super) const fn with(self, value: u128) -> Self {
+        Self { value, ..self }
     }
 
     pub(super) fn address(self) -> IpAddr {
         if self.width == 128 {
-            return IpAddr::V6(Ipv6Addr::from_bits(self.bits));
+            return IpAddr::V6(Ipv6Addr::from_bits(self.value));
         }
-        let v4 = Ipv4Addr::from_bits(u32::try_from(self.bits >> 96).unwrap_or(u32::MAX));
+        let v4 = Ipv4Addr::from_bits(u32::try_from(self.value >> 96).unwrap_or(u32::MAX));
         if self.mapped { IpAddr::V6(v4.to_ipv6_mapped()) } else { IpAddr::V4(v4) }
     }
 
@@ -69,7 +69,10 @@ impl Range {
     fn of(range: IpNet) -> (bool, Self) {
         let network = Bits::of(range.network());
         let length = range.prefix_len();
-        (network.is_v4(), Self { first: network.bits, last: network.bits | !mask(length), length })
+        (
+            network.is_v4(),
+            Self { first: network.value, last: network.value | !mask(length), length },
+        )
     }
 }
 
@@ -102,9 +105,9 @@ impl Ranges {
     /// The length of the range that holds all addresses that begin with the first `length` bits of this one.
     pub(super) fn length_around(&self, address: Bits, length: u8) -> Option<u8> {
         let list = if address.is_v4() { &self.v4 } else { &self.v6 };
-        let after = list.partition_point(|range| range.first <= address.bits);
+        let after = list.partition_point(|range| range.first <= address.value);
         let range = list.get(after.checked_sub(1)?)?;
-        (address.bits <= range.last && range.length <= length).then_some(range.length)
+        (address.value <= range.last && range.length <= length).then_some(range.length)
     }
 
     /// The length of the range that holds an address.
