@@ -3,7 +3,7 @@
 //! no more are given two that do so, too. Never knows which addresses are whose.
 //!
 //! Bit n of the result is bit n of the address, flipped where the first bit of AES-128 of a block is 1: the first n
-//! bits of the address, and behind them those of a pad. The blocks depend on the address only, so that all are enciphered
+//! bits of the address, and behind them those of a pad. The blocks depend on the address only, so all are enciphered
 //! at once; on the way back each needs the bits before it.
 
 use aws_lc_rs::cipher::{AES_128, EncryptingKey, UnboundCipherKey};

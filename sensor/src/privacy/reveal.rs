@@ -1,5 +1,5 @@
-//! Takes pseudonyms and the state folder with the keys; gives the addresses that they stand for, and the other way. Only
-//! reads, and needs neither a running sensor nor a backend; one may run meanwhile.
+//! Takes pseudonyms and the state folder with the keys; gives the addresses that they stand for, and the other way. It
+//! only reads, and needs neither a running sensor nor a backend; one may run meanwhile.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};

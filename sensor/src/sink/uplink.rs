@@ -1,5 +1,6 @@
 //! Takes records; keeps at home what `privacy` says, and seals the rest, with its pseudonyms, into batches that the
-//! outbox stores on disk. Never waits for the network, never sends an address that should have a pseudonym. While the disk refuses, it holds a bounded number of records and tries again; what does
+//! outbox stores on disk. Never waits for the network, never sends an address that should have a
+//! pseudonym. While the disk refuses, it holds a bounded number of records and tries again; what does
 //! not fit is counted.
 
 use flow::{Books, Record};

@@ -330,7 +330,7 @@ impl Groups {
 /// Records, with their earliest start and their latest end if there are any.
 type Ranged = (Vec<Record>, Option<(u64, u64)>);
 
-/// Reads a column section of `count` records, which the caller has bounded. Pseudonyms are refused where they may not be.
+/// Reads a column section of `count` records, which the caller has bounded. Pseudonyms are refused unless allowed.
 pub(in crate::batch) fn decode(
     section: &[u8],
     count: usize,
