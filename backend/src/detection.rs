@@ -11,7 +11,7 @@ use datafusion::arrow::array::AsArray;
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use datafusion::prelude::SessionContext;
-use detect::{Detection, Finding, FindingId, Prefix};
+use detect::{Detection, Finding, FindingId, KeyScope, Prefix, Settings};
 use futures::StreamExt;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
@@ -32,37 +32,82 @@ const MS_A_DAY: i64 = 86_400_000;
 /// Records judged between two looks at other tasks.
 const RECORDS_A_TURN: usize = 4_096;
 
-/// One member's detectors, and what they found that the database does not have yet.
-struct Watched {
+/// Key epochs of one sensor that are judged at a time: the current one, and the one whose last batches still come.
+const KEY_EPOCHS_MAX: usize = 2;
+
+/// The detectors of records among which equal addresses are the same host.
+struct Judges {
     detection: Detection,
     /// Judges records from after their own reception: a clock is wrong, and beside such a record everything else
     /// of the same address would look long past.
     ahead: Detection,
+}
+
+/// One member's detectors, and what they found that the database does not have yet.
+struct Watched {
+    settings: Settings,
+    /// A pseudonym is one host's only within one key epoch of one sensor, so each has detectors of its own; batches
+    /// without pseudonyms share theirs, whatever sensor they are of.
+    judges: BTreeMap<Option<KeyScope>, Judges>,
     unsaved: BTreeMap<FindingId, Finding>,
 }
 
 impl Watched {
-    /// Takes records with the time at which each was received.
-    async fn judge(&mut self, records: impl ExactSizeIterator<Item = (&flow::Record, u64)>) {
+    /// Takes records, in which pseudonyms are of one key, with the time at which each was received.
+    async fn judge(
+        &mut self,
+        key_scope: Option<KeyScope>,
+        records: impl ExactSizeIterator<Item = (&flow::Record, u64)>,
+    ) {
         let mut left = records.len();
+        let mut judges = self.take(&key_scope);
         for (record, received_ms) in records {
             if record.end_ms > received_ms.saturating_add(CLOCK_AHEAD_MS_MAX) {
-                self.ahead.handle_record(record);
+                judges.ahead.handle_record(record);
             } else {
-                self.detection.handle_record(record);
+                judges.detection.handle_record(record);
             }
             left -= 1;
             if left.is_multiple_of(RECORDS_A_TURN) {
-                self.poll();
+                self.poll(key_scope.as_ref(), &mut judges);
                 tokio::task::yield_now().await;
+            }
+        }
+        self.judges.insert(key_scope.clone(), judges);
+        self.forget_old(key_scope.as_ref());
+    }
+
+    fn take(&mut self, key_scope: &Option<KeyScope>) -> Judges {
+        self.judges.remove(key_scope).unwrap_or_else(|| Judges {
+            ahead: Detection::new(self.settings.clone()),
+            detection: Detection::new(self.settings.clone()),
+        })
+    }
+
+    /// A batch that comes later than that is judged by itself.
+    fn forget_old(&mut self, key_scope: Option<&KeyScope>) {
+        let Some(newest) = key_scope else { return };
+        let is_same = |scope: &&Option<KeyScope>| {
+            scope.as_ref().is_some_and(|scope| scope.sensor == newest.sensor)
+        };
+        let of_sensor: Vec<Option<KeyScope>> =
+            self.judges.keys().filter(is_same).cloned().collect();
+        let excess = of_sensor.len().saturating_sub(KEY_EPOCHS_MAX);
+        // In the order of their numbers.
+        for oldest in of_sensor.into_iter().take(excess) {
+            if let Some(mut judges) = self.judges.remove(&oldest) {
+                self.poll(oldest.as_ref(), &mut judges);
             }
         }
     }
 
-    fn poll(&mut self) {
-        for detection in [&mut self.ahead, &mut self.detection] {
-            let found = detection.poll_findings();
-            self.unsaved.extend(found.into_iter().map(|finding| (finding.id, finding)));
+    fn poll(&mut self, key_scope: Option<&KeyScope>, judges: &mut Judges) {
+        for detection in [&mut judges.ahead, &mut judges.detection] {
+            let found = detection.poll_findings().into_iter().map(|finding| match key_scope {
+                Some(key_scope) => finding.within(key_scope.clone()),
+                None => finding,
+            });
+            self.unsaved.extend(found.map(|finding| (finding.id, finding)));
         }
     }
 }
@@ -109,7 +154,13 @@ impl Detector {
             for Received { batch, received_ms, .. } in &stored.received {
                 match self.watched(&batch.header.member).await {
                     Ok(watched) => {
-                        watched.judge(batch.records.iter().map(|it| (it, *received_ms))).await;
+                        let header = &batch.header;
+                        let key_scope = header.key_epoch.map(|key_epoch| KeyScope {
+                            sensor: header.sensor.to_string(),
+                            key_epoch,
+                        });
+                        let records = batch.records.iter().map(|it| (it, *received_ms));
+                        watched.judge(key_scope, records).await;
                     }
                     Err(error) => {
                         tracing::error!(%error, "judged after a restart only");
@@ -126,11 +177,7 @@ impl Detector {
         if !self.members.contains_key(member) {
             let prefixes = self.database.member(member.as_str()).await?.own_prefixes;
             let settings = settings(&prefixes)?;
-            let watched = Watched {
-                ahead: Detection::new(settings.clone()),
-                detection: Detection::new(settings),
-                unsaved: BTreeMap::new(),
-            };
+            let watched = Watched { settings, judges: BTreeMap::new(), unsaved: BTreeMap::new() };
             self.members.insert(member.clone(), watched);
         }
         self.members.get_mut(member).context("a member that was just added is there")
@@ -169,7 +216,7 @@ impl Detector {
         // Member identifiers have no character that a quoted text could end with.
         write!(
             sql,
-            "SELECT {columns}, received_time FROM flows WHERE member = '{member}' \
+            "SELECT {columns}, received_time, sensor, key_epoch FROM flows WHERE member = '{member}' \
              AND day >= CAST({day} AS DATE) AND end_time >= to_timestamp_millis({from_ms}) \
              AND received_time >= to_timestamp_millis({from_ms}) \
              ORDER BY received_time, sensor, boot_epoch, sequence, position",
@@ -182,17 +229,24 @@ impl Detector {
             let rows = rows?;
             let records = lake::records(&rows)?;
             let received = lake::received_ms(&rows)?;
+            let scopes = lake::key_scopes(&rows)?;
             count += records.len();
-            watched.judge(records.iter().zip(received)).await;
+            let mut at = 0;
+            for run in scopes.chunk_by(|one, next| one == next) {
+                let records = &records[at..at + run.len()];
+                let received = received[at..at + run.len()].iter().copied();
+                at += run.len();
+                watched.judge(run[0].clone(), records.iter().zip(received)).await;
+            }
         }
         Ok(count)
     }
 }
 
-fn settings(own_prefixes: &[String]) -> anyhow::Result<detect::Settings> {
+fn settings(own_prefixes: &[String]) -> anyhow::Result<Settings> {
     let own_prefixes =
         own_prefixes.iter().map(|text| Prefix::from_str(text)).collect::<Result<_, _>>()?;
-    Ok(detect::Settings { own_prefixes, ..detect::Settings::default() })
+    Ok(Settings { own_prefixes, ..Settings::default() })
 }
 
 /// Each member with rows in the lake, and the end of its newest one; a sensor's clock cannot put that after the

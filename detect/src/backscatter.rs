@@ -217,6 +217,7 @@ impl Subject for Attacked {
                 "{attacked} answers packets that others sent it in the name of {} addresses here",
                 grouped(count)
             ),
+            key_scope: None,
         })
     }
 }

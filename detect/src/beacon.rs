@@ -317,6 +317,7 @@ impl Subject for Pair {
                 grouped(self.calls_total),
                 period(period_ms)
             ),
+            key_scope: None,
         })
     }
 }

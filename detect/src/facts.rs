@@ -59,7 +59,7 @@ impl FactFinder {
         let is_continuation = self.is_continuation(record);
         Facts {
             record,
-            direction: self.direction(record.initiator, record.responder),
+            direction: self.direction_of(record),
             is_continuation,
             opening: if is_continuation { Opening::NotSeen } else { opening(record) },
             at_s: record.start_ms / 1000,
@@ -69,6 +69,23 @@ impl FactFinder {
     pub(crate) fn direction(&self, source: IpAddr, target: IpAddr) -> TrafficDirection {
         let own = |address| self.own.iter().any(|prefix| prefix.contains(address));
         match (own(source), own(target)) {
+            (false, true) => TrafficDirection::Inbound,
+            (true, false) => TrafficDirection::Outbound,
+            (true, true) => TrafficDirection::Internal,
+            (false, false) => TrafficDirection::Unknown,
+        }
+    }
+
+    /// As [`FactFinder::direction`]; a sensor gives pseudonyms to own clients only, whatever ranges are known here.
+    fn direction_of(&self, record: &Record) -> TrafficDirection {
+        let told = self.direction(record.initiator, record.responder);
+        let pseudonyms = record.pseudonyms;
+        if !pseudonyms.any() {
+            return told;
+        }
+        let initiator = matches!(told, TrafficDirection::Outbound | TrafficDirection::Internal);
+        let responder = matches!(told, TrafficDirection::Inbound | TrafficDirection::Internal);
+        match (initiator || pseudonyms.initiator, responder || pseudonyms.responder) {
             (false, true) => TrafficDirection::Inbound,
             (true, false) => TrafficDirection::Outbound,
             (true, true) => TrafficDirection::Internal,

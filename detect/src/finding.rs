@@ -202,6 +202,15 @@ impl FindingId {
         Self(id)
     }
 
+    fn within(self, key_scope: &KeyScope) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"spanwatch finding of a key 1\0").update(&self.0);
+        hasher.update(key_scope.sensor.as_bytes()).update(&key_scope.key_epoch.to_le_bytes());
+        let mut id = [0; 16];
+        hasher.finalize_xof().fill(&mut id);
+        Self(id)
+    }
+
     /// The identifier's bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 16] {
@@ -248,6 +257,16 @@ impl From<FindingId> for String {
     fn from(id: FindingId) -> Self {
         id.to_string()
     }
+}
+
+/// Which key made the pseudonyms in the records that a finding rests on: those of another sensor, or of another key
+/// epoch, stand for other hosts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct KeyScope {
+    /// Whose key it is.
+    pub sensor: String,
+    /// Its number at that sensor.
+    pub key_epoch: u32,
 }
 
 /// One campaign as it stands now. A later finding with the same [`Finding::id`] replaces it.
@@ -305,6 +324,19 @@ pub struct Finding {
     pub technique: Cow<'static, str>,
     /// One sentence for people.
     pub summary: String,
+    /// Which key's pseudonyms own addresses in it may be; `None`: none are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_scope: Option<KeyScope>,
+}
+
+impl Finding {
+    /// The same finding of records with pseudonyms of one key: another one than that of equal addresses under any other
+    /// key, and under none.
+    #[must_use]
+    pub fn within(self, key_scope: KeyScope) -> Self {
+        let id = self.id.within(&key_scope);
+        Self { id, key_scope: Some(key_scope), ..self }
+    }
 }
 
 /// Powers of ten between threshold and measured value.

@@ -297,6 +297,7 @@ impl Subject for Service {
             bytes: totals.bytes,
             technique: "T1498.001".into(),
             summary,
+            key_scope: None,
         })
     }
 }

@@ -319,6 +319,7 @@ impl Subject for Pair {
                 "{shown} opened {} similar short sessions with the login service on port {port} of {target}",
                 grouped(sessions)
             ),
+            key_scope: None,
         })
     }
 }

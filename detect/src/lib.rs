@@ -27,7 +27,7 @@ mod watch;
 
 pub use detection::{Counters, Detection};
 pub use finding::{
-    Confidence, Finding, FindingId, FindingIdError, Kind, Severity, TrafficDirection,
+    Confidence, Finding, FindingId, FindingIdError, KeyScope, Kind, Severity, TrafficDirection,
 };
 pub use prefix::{Prefix, PrefixError};
 pub use settings::{LoginPort, Settings};

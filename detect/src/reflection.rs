@@ -355,6 +355,7 @@ impl Subject for Victim {
                 grouped(count),
                 evidence.services()
             ),
+            key_scope: None,
         })
     }
 }

@@ -386,6 +386,7 @@ impl Rule {
             bytes: evidence.totals.bytes,
             technique: technique.into(),
             summary,
+            key_scope: None,
         }
     }
 }

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 /// packets_ip      = packets_in_flows + packets_folded + packets_duplicate + packets_in_cache
 ///
 /// packets in all records = packets_in_flows + packets_folded          (once the sensor has finished)
+/// records_out            = records_sealed + records_kept_internal + records_kept_trusted
+///                          + those that wait to be sealed or were lost
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(not(target_arch = "bpf"), derive(Serialize, Deserialize))]
@@ -42,6 +44,19 @@ pub struct Books {
     pub records_sealed: u64,
     /// Sealed records that were evicted from a full spool before the backend had them.
     pub records_evicted: u64,
+    /// Records that were not sent because both ends are in the organisation's own network; 0 also of sensors that sent
+    /// everything.
+    #[cfg_attr(not(target_arch = "bpf"), serde(default))]
+    pub records_kept_internal: u64,
+    /// Records that were not sent because an end is in a network that was named as trusted; likewise.
+    #[cfg_attr(not(target_arch = "bpf"), serde(default))]
+    pub records_kept_trusted: u64,
+    /// Packets in the records that were kept as internal.
+    #[cfg_attr(not(target_arch = "bpf"), serde(default))]
+    pub packets_kept_internal: u64,
+    /// Packets in the records that were kept as trusted.
+    #[cfg_attr(not(target_arch = "bpf"), serde(default))]
+    pub packets_kept_trusted: u64,
 }
 
 impl Books {

@@ -48,5 +48,5 @@ pub use parse::{
     LinkLayer, Malformed, Notes, Packet, Parsed, Walk, Walked, dscp, parse, parse_common,
     parse_plain, plain_v4, plain_v6,
 };
-pub use record::{Direction, EndReason, Handshake, Record, RoleEvidence};
+pub use record::{Direction, EndReason, Handshake, Pseudonyms, Record, RoleEvidence};
 pub use slot::{Slot, tcp_flag};

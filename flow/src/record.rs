@@ -91,6 +91,25 @@ pub struct Direction {
     pub length_max: u16,
 }
 
+/// Which addresses of a record are pseudonyms. A sensor sets this on the way to the backend only; what it writes
+/// at the site has the addresses as they were seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(not(target_arch = "bpf"), derive(Serialize, Deserialize))]
+pub struct Pseudonyms {
+    /// That of the initiator; of a folded record, the bits of its prefix.
+    pub initiator: bool,
+    /// That of the responder.
+    pub responder: bool,
+}
+
+impl Pseudonyms {
+    /// Whether there is one.
+    #[must_use]
+    pub const fn any(self) -> bool {
+        self.initiator || self.responder
+    }
+}
+
 /// One bidirectional flow, or its part since the last active timeout; or, where [`Record::folded`] is true,
 /// the totals of many flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -104,6 +123,8 @@ pub struct Record {
     pub initiator: IpAddr,
     /// The other side.
     pub responder: IpAddr,
+    /// Which of the two are pseudonyms.
+    pub pseudonyms: Pseudonyms,
     /// The initiator's port; for ICMP see [`crate::FlowKey`]; 0 where `ports_known` is false.
     pub initiator_port: u16,
     /// The responder's port; for ICMP see [`crate::FlowKey`]; 0 where `ports_known` is false.

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use flow::{Books, Direction, EndReason, Handshake, Outer, Record, RoleEvidence};
+use flow::{Books, Direction, EndReason, Handshake, Outer, Pseudonyms, Record, RoleEvidence};
 use rustix::time::{ClockId, clock_gettime};
 use sensor::{Files, NullSink, ParquetSink, Rotation, Sink, SinkError, TextSink};
 use tempfile::TempDir;
@@ -108,6 +108,7 @@ fn records() -> Vec<Record> {
                 role: RoleEvidence::FirstPacket,
                 end_reason: EndReason::EndOfFlow,
                 folded: false,
+                pseudonyms: Pseudonyms::default(),
             }
         })
         .collect()

@@ -14,6 +14,7 @@ mod metrics;
 mod pages;
 mod pcap;
 mod pipeline;
+mod privacy;
 mod replay;
 mod sent;
 mod sink;
@@ -34,8 +35,8 @@ pub use capture::{
 };
 pub use config::{
     AfterCounting, AttachBy, Bounded, CPUS_MAX, CaptureConfig, Collector, Config, ConfigError, Cpu,
-    EpochMs, FlowsConfig, ListenAddress, MetricsConfig, OutputConfig, OutputConfigError,
-    OutputKind, PowerOfTwo, Schema, Transport, UplinkConfig,
+    EpochMs, FlowsConfig, InternalTraffic, ListenAddress, MetricsConfig, OutputConfig,
+    OutputConfigError, OutputKind, PowerOfTwo, PrivacyConfig, Schema, Transport, UplinkConfig,
 };
 pub use doctor::{
     DoctorError, DoctorOptions, Finding, Inspector, Nic, Remedy, Report, Severity, Tcp, Traffic,
@@ -47,6 +48,11 @@ pub use pcap::{
 pub use pipeline::{
     Counts, Delivered, NoSpeed, Options, Outcome, PipelineError, PortCounts, SENSOR_VERSION,
     Source, SourceError, SourceFacts, Speed, deliver, replay, run, run_source,
+};
+pub use privacy::{
+    Kept, KeyEpoch, KeyError, NetworksError, NoPseudonym, Prefix, PrefixError, Privacy,
+    PrivacyError, PrivacyTotals, RevealError, RevealOptions, Revealed, Revealer, parse_moment,
+    reveal,
 };
 pub use replay::{FrameCounts, FrameObserver, Replay, ReplayClock, Tick, replay_all};
 pub use sent::{SentError, SentOptions, sent};

@@ -3,6 +3,7 @@
 //! used.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,7 +14,8 @@ use jiff::Timestamp;
 use sensor::{
     After, AfterCounting, AttachBy, AttachMode, Balance, BalanceError, Bounded, CPUS_MAX,
     Collector, Config, Cpu, DoctorOptions, Messages, Options, Outcome, OutputKind, PipelineError,
-    SUMMARY_NAME, Schema, ScreenError, SentError, SentOptions, Speed, Tab, TopError, TopOptions,
+    PrivacyConfig, RevealError, RevealOptions, SUMMARY_NAME, Schema, ScreenError, SentError,
+    SentOptions, Speed, Tab, TopError, TopOptions, parse_moment,
 };
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
@@ -137,6 +139,13 @@ enum Command {
     /// meanwhile. How much is kept: `uplink.sent_bytes_max`. Exit code: 0, 1 when a file is damaged, 2
     /// when there is nothing to read.
     Sent(SentArgs),
+    /// Show which of your own addresses a pseudonym stands for.
+    ///
+    /// The backend and its reports have pseudonyms in the place of your clients' addresses. The keys are on this
+    /// machine only; a sensor may run meanwhile. Without --epoch or --at, every key that is still kept is tried: the
+    /// same pseudonym stands for another address in each key epoch, and reports say of which one it is. Exit code: 0, 1
+    /// when one of the addresses could not be shown, 2 when there are no keys, or not the one that was asked for.
+    Reveal(RevealArgs),
     /// Print the books as equations: from the port to the backend, whether every frame is accounted for.
     ///
     /// Exit code: 0 when they balance, 1 when they do not, 2 when they cannot be read.
@@ -159,9 +168,31 @@ struct SentArgs {
     /// After each batch its records, as JSON lines.
     #[arg(long)]
     records: bool,
+    /// In the records the addresses that pseudonyms stand for: not what was sent, but whom it was about.
+    #[arg(long, requires = "records")]
+    reveal: bool,
     /// Only this batch, as the list names it: boot epoch, hyphen, sequence.
     #[arg(long, value_name = "EPOCH-SEQUENCE", value_parser = batch_name)]
     batch: Option<(u64, u64)>,
+}
+
+#[derive(Args)]
+struct RevealArgs {
+    /// Pseudonyms, as a report or the backend shows them.
+    #[arg(required = true, value_name = "ADDRESS")]
+    addresses: Vec<IpAddr>,
+    /// Only of this key epoch.
+    #[arg(long, value_name = "N")]
+    epoch: Option<u32>,
+    /// Only of the key epoch at this time, such as 2026-11-21T10:00:00Z or 2026-11-21.
+    #[arg(long, value_name = "TIME", value_parser = parse_moment, conflicts_with = "epoch")]
+    at: Option<u64>,
+    /// The other way: show the pseudonyms that own addresses were sent under.
+    #[arg(long)]
+    pseudonym: bool,
+    /// Print a JSON object a line.
+    #[arg(long)]
+    json: bool,
 }
 
 fn batch_name(text: &str) -> Result<(u64, u64), String> {
@@ -366,6 +397,7 @@ fn configuration(cli: &Cli) -> anyhow::Result<Config> {
             | Command::Identity { .. }
             | Command::Deliver { .. }
             | Command::Sent(_)
+            | Command::Reveal(_)
             | Command::Balance { .. },
         )
         | None => (None, None),
@@ -437,6 +469,7 @@ fn act(cli: Cli, config: &Config, messages: Messages) -> anyhow::Result<ExitCode
         Some(Command::Identity { json }) => return identity(json, config),
         Some(Command::Deliver { within_ms }) => return deliver(within_ms, config),
         Some(Command::Sent(args)) => return show_sent(&args, config),
+        Some(Command::Reveal(args)) => return Ok(reveal(&args, config)),
         Some(Command::Balance { file, json }) => return balance(file, json, config),
         None => anyhow::bail!("no command is given; see --help"),
     };
@@ -524,6 +557,13 @@ fn enroll(code: &str, abandon_waiting: bool, config: &Config) -> anyhow::Result<
         enrolled.backend,
         state_dir.display()
     )?;
+    if config.privacy.own_prefixes == PrivacyConfig::default().own_prefixes {
+        writeln!(
+            io::stdout(),
+            "privacy.own_prefixes has the private ranges only: if clients here have public addresses, name these ranges \
+             in the configuration before the sensor runs, or the backend gets them as they are"
+        )?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -552,7 +592,8 @@ fn deliver(within_ms: Option<WithinMs>, config: &Config) -> anyhow::Result<ExitC
 }
 
 fn show_sent(args: &SentArgs, config: &Config) -> anyhow::Result<ExitCode> {
-    let options = SentOptions { json: args.json, records: args.records, only: args.batch };
+    let SentArgs { json, records, reveal, batch: only } = *args;
+    let options = SentOptions { json, records, reveal, only };
     let mut out = io::BufWriter::new(io::stdout().lock());
     match sensor::sent(&config.uplink.state_dir, &options, &mut out) {
         Ok(0) => Ok(ExitCode::SUCCESS),
@@ -563,6 +604,20 @@ fn show_sent(args: &SentArgs, config: &Config) -> anyhow::Result<ExitCode> {
         }
         Err(error @ SentError::Write(_)) => Err(error.into()),
         Err(error) => Ok(fail(&error.into(), 2)),
+    }
+}
+
+fn reveal(args: &RevealArgs, config: &Config) -> ExitCode {
+    let RevealArgs { epoch, at: at_ms, pseudonym: pseudonyms, json, .. } = *args;
+    let options = RevealOptions { epoch, at_ms, pseudonyms, json };
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    match sensor::reveal(&config.uplink.state_dir, &args.addresses, &options, &mut out) {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(_hidden) => ExitCode::FAILURE,
+        Err(RevealError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error.into(), 2),
     }
 }
 

@@ -12,6 +12,7 @@ use uplink::{
     Batch, KeptBatch, KeptBatches, OpenError, SpoolError, Whereabouts, batch_blake3, open,
 };
 
+use crate::privacy::{RevealError, Revealer};
 use crate::sink::JsonLines;
 
 /// What is written.
@@ -21,6 +22,8 @@ pub struct SentOptions {
     pub json: bool,
     /// After each batch its records, as JSON lines of the native schema.
     pub records: bool,
+    /// The addresses in the place of the pseudonyms in them, as far as their keys are kept here.
+    pub reveal: bool,
     /// Only this batch: boot epoch and sequence.
     pub only: Option<(u64, u64)>,
 }
@@ -37,6 +40,9 @@ pub enum SentError {
     /// There is no such batch.
     #[error("batch {0}-{1} is not kept here")]
     NoBatch(u64, u64),
+    /// The keys of the pseudonyms cannot be used.
+    #[error("pseudonyms cannot be revealed: {0}")]
+    Reveal(#[from] RevealError),
     /// Whoever reads has gone.
     #[error("cannot write")]
     Write(#[from] io::Error),
@@ -67,6 +73,8 @@ enum Content<'a> {
         blake3: String,
         previous_blake3: String,
         object_sha256: String,
+        /// Of the pseudonyms in it; `null` when there are none.
+        key_epoch: Option<u32>,
         books: &'a Books,
     },
     Damaged {
@@ -88,10 +96,11 @@ pub fn sent(
     }
     let kept = KeptBatches::list(state_dir)?;
     let mut totals = Totals::default();
+    let mut revealer = if options.reveal { Some(Revealer::open(state_dir)?) } else { None };
     if !options.json {
         writeln!(
             out,
-            "{:<31} {:<8} {:>8} {:>9} {:>6}  {:<19}  {:<19}",
+            "{:<31} {:<8} {:>8} {:>9} {:>6}  {:<19}  {:<19}  KEY EPOCH",
             "BATCH", "STATE", "RECORDS", "BYTES", "B/FLOW", "FROM (UTC)", "TO"
         )?;
     }
@@ -111,10 +120,15 @@ pub fn sent(
             row(batch, &bytes, &opened, out)?;
         }
         if options.records
-            && let Ok(Batch { records, .. }) = &opened
+            && let Ok(Batch { header, mut records }) = opened
         {
+            if let Some((revealer, number)) = revealer.as_mut().zip(header.key_epoch) {
+                for record in &mut records {
+                    revealer.reveal(number, record)?;
+                }
+            }
             let mut lines = Vec::new();
-            JsonLines::new(true).write(records, &mut lines);
+            JsonLines::new(true).write(&records, &mut lines);
             out.write_all(&lines)?;
         }
     }
@@ -190,11 +204,12 @@ fn row(
             let each = length as u64 * 10 / u64::from(header.records.max(1));
             writeln!(
                 out,
-                "{id:<31} {state:<8} {:>8} {length:>9} {:>6}  {:<19}  {:<19}",
+                "{id:<31} {state:<8} {:>8} {length:>9} {:>6}  {:<19}  {:<19}  {}",
                 header.records,
                 format!("{}.{}", each / 10, each % 10),
                 moment(header.start_ms),
-                moment(header.end_ms)
+                moment(header.end_ms),
+                header.key_epoch.map_or_else(|| "none".to_owned(), |epoch| epoch.to_string())
             )
         }
         Err(error) => writeln!(out, "{id:<31} {state:<8} {:>8} {length:>9}  damaged: {error}", "?"),
@@ -221,6 +236,7 @@ fn line<'a>(batch: &KeptBatch, bytes: &[u8], opened: &'a Result<Batch, OpenError
             blake3: batch_blake3(bytes).map(|hash| hex(&hash)).unwrap_or_default(),
             previous_blake3: hex(&header.previous_blake3),
             object_sha256: hex(&header.object_sha256),
+            key_epoch: header.key_epoch,
             books: &header.books,
         },
         Err(error) => Content::Damaged { fault: error.to_string() },

@@ -166,7 +166,7 @@ fn what_is_sealed_arrives_or_waits() {
     assert_eq!((outcome.summary.records_waiting, outcome.summary.records_lost), (150, 0));
 
     // Every byte that has left, and that waits, can be read by who owns the box.
-    let options = SentOptions { json: true, records: true, only: None };
+    let options = SentOptions { json: true, records: true, ..SentOptions::default() };
     let mut shown = Vec::new();
     assert_eq!(sensor::sent(&state, &options, &mut shown).expect("the folder is there"), 0);
     let lines: Vec<serde_json::Value> = shown

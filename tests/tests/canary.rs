@@ -51,7 +51,8 @@ impl Sensor {
         enrol_alone(&path("state"))?;
         // Flows end at once, batches are sealed at once, and a stop does not wait for a backend.
         let config = "[flows]\nidle_timeout_ms = 100\n\
-                      [uplink]\nbatch_interval_ms = 10\nshutdown_grace_ms = 0\n";
+                      [uplink]\nbatch_interval_ms = 10\nshutdown_grace_ms = 0\n\
+                      [privacy]\nown_prefixes = []\n";
         fs::write(path("sensor.toml"), config)?;
         let mut command = Command::new("ip");
         command

@@ -13,7 +13,8 @@ const TIMEOUT: Duration = Duration::from_mins(3);
 /// Flows in the generated capture; no two of them share client address and port.
 const FLOWS: usize = 200_000;
 /// Small batches, so that there are many moments to cut at.
-const CONFIG: &str = "[uplink]\nbatch_records_max = 500\nshutdown_grace_ms = 120000\n";
+const CONFIG: &str = "[uplink]\nbatch_records_max = 500\nshutdown_grace_ms = 120000\n\
+                      [privacy]\nown_prefixes = []\n";
 const ROWS: &str = "SELECT boot_epoch, sequence, ip(initiator) AS initiator, initiator_port, \
     initiator_packets, initiator_bytes, responder_packets, responder_bytes FROM flows";
 

@@ -67,7 +67,10 @@ pub use intake::{Certified, Commit, CommitError, Intake, IntakeError, RedeemErro
 pub use keys::{KeyError, PUBLIC_KEY_LENGTH, SIGNATURE_LENGTH, SigningKey};
 pub use ledger::{Judgement, Ledger, Session};
 pub use outbox::{Outbox, OutboxError, OutboxOptions, OutboxTotals, SealedInfo, SpoolHandle};
-pub use private::{FileError, check_own};
+pub use private::{
+    FileError, check_folder as check_private_folder, check_own, make_folder as make_private_folder,
+    read as read_private, remove_if_there as remove_private, replace as replace_private,
+};
 pub use reader::DecodeError;
 pub use renew::renew_if_due;
 pub use serve::{ServeError, ServeOptions, ServeTotals, serve};

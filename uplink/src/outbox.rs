@@ -274,6 +274,21 @@ impl Outbox {
         books: &Books,
         now_ms: u64,
     ) -> Result<SealedInfo, OutboxError> {
+        self.seal_pseudonyms(records, None, books, now_ms)
+    }
+
+    /// As [`Outbox::seal`], of records whose pseudonyms the key of this key epoch has made.
+    ///
+    /// # Errors
+    ///
+    /// As [`Outbox::seal`].
+    pub fn seal_pseudonyms(
+        &mut self,
+        records: &[Record],
+        key_epoch: Option<u32>,
+        books: &Books,
+        now_ms: u64,
+    ) -> Result<SealedInfo, OutboxError> {
         let Identity { member, sensor, .. } = &self.shared.credentials.identity;
         let (start_ms, end_ms) = time_range(records, now_ms);
         let count = u32::try_from(records.len())
@@ -293,6 +308,7 @@ impl Outbox {
             object_sha256: self.object_sha256,
             previous_blake3: self.previous_blake3,
             sensor_version: self.sensor_version.clone(),
+            key_epoch,
         };
         let bytes = self.sealer.seal(&header, records, &self.shared.credentials.key)?;
         let checksum = batch_blake3(&bytes)?;

@@ -89,7 +89,11 @@ impl FileError {
 }
 
 /// Reads a file that only this user may read.
-pub(crate) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
+///
+/// # Errors
+///
+/// When it cannot be read, is no regular file, belongs to another user, or others may read or write it.
+pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
     let no_follow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0);
     let file = OpenOptions::new()
         .read(true)
@@ -126,7 +130,11 @@ fn check_rights(
 
 /// Refuses a folder in which others may put, move or remove things: they could put a link in the place of a
 /// folder in it, and have this process move and remove files elsewhere. Looking into it is harmless.
-pub(crate) fn check_folder(path: &Path) -> Result<(), FileError> {
+///
+/// # Errors
+///
+/// When it cannot be examined, belongs to another user, or others may write to it.
+pub fn check_folder(path: &Path) -> Result<(), FileError> {
     let metadata = std::fs::metadata(path).map_err(FileError::io("examine", path))?;
     check_rights(path, &metadata, 0o022, 0o700)
 }
@@ -149,8 +157,12 @@ pub(crate) fn read_text(path: &Path) -> Result<Zeroizing<String>, FileError> {
     Ok(Zeroizing::new(text.to_owned()))
 }
 
-/// Puts a whole file in the place of another: a reader sees the old one or the new one.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+/// Puts a whole file of mode 0600 in the place of another, durably: a reader sees the old one or the new one.
+///
+/// # Errors
+///
+/// When the disk refuses.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     replace_on(&RealDisk, path, bytes)
 }
 
@@ -168,7 +180,11 @@ pub(crate) fn replace_on(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(
 }
 
 /// Makes a folder that only this user may enter, with its parents; one that is there is left as it is.
-pub(crate) fn make_folder(path: &Path) -> Result<(), FileError> {
+///
+/// # Errors
+///
+/// When the disk refuses.
+pub fn make_folder(path: &Path) -> Result<(), FileError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -177,7 +193,11 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), FileError> {
 }
 
 /// Removes a file, if there is one.
-pub(crate) fn remove_if_there(path: &Path) -> Result<(), FileError> {
+///
+/// # Errors
+///
+/// When the disk refuses.
+pub fn remove_if_there(path: &Path) -> Result<(), FileError> {
     match RealDisk.remove(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(FileError::io("remove", path)(error))

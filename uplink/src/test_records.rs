@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use flow::{Direction, EndReason, Handshake, Outer, Record, RoleEvidence, Vlans, protocol};
+use flow::{
+    Direction, EndReason, Handshake, Outer, Pseudonyms, Record, RoleEvidence, Vlans, protocol,
+};
 
 /// A generator with a seed; the same seed gives the same numbers on every machine.
 #[derive(Clone, Debug)]
@@ -71,6 +73,7 @@ fn scan(random: &mut Random, end_ms: u64) -> Record {
         role: RoleEvidence::Handshake,
         end_reason: EndReason::IdleTimeout,
         folded: false,
+        pseudonyms: Pseudonyms::default(),
     }
 }
 
@@ -119,6 +122,7 @@ fn page(random: &mut Random, end_ms: u64) -> Record {
         role: RoleEvidence::Handshake,
         end_reason: EndReason::EndOfFlow,
         folded: false,
+        pseudonyms: Pseudonyms::default(),
     }
 }
 

@@ -3,7 +3,9 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use flow::{Books, Direction, EndReason, Handshake, Outer, Record, RoleEvidence, protocol};
+use flow::{
+    Books, Direction, EndReason, Handshake, Outer, Pseudonyms, Record, RoleEvidence, protocol,
+};
 use uplink::{BatchHeader, RECORDS_MAX, SigningKey, open, seal, time_range};
 
 /// What decoding may take: the largest batch has 10 MiB of records, and its columns take as much again.
@@ -52,6 +54,7 @@ fn equal_records() -> Vec<Record> {
         role: RoleEvidence::Guess,
         end_reason: EndReason::IdleTimeout,
         folded: false,
+        pseudonyms: Pseudonyms::default(),
     };
     vec![record; usize::try_from(RECORDS_MAX).expect("65,536")]
 }
@@ -73,6 +76,7 @@ fn forty_kibibytes_never_become_forty_gibibytes() {
         object_sha256: [0; 32],
         previous_blake3: [0; 32],
         sensor_version: "0.1.0".to_owned(),
+        key_epoch: None,
     };
     let key = SigningKey::generate().expect("random");
     let honest = seal(&header, &records, &key).expect("right");

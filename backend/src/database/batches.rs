@@ -39,6 +39,8 @@ pub struct BatchRow {
     pub bytes: u64,
     /// The sensor's totals at that moment.
     pub books: Books,
+    /// Which of the sensor's keys has made the pseudonyms in it; `None`: it has none.
+    pub key_epoch: Option<u32>,
 }
 
 /// What the database no longer says, because the lake does not have it.
@@ -96,6 +98,7 @@ fn batch(row: &SqliteRow) -> Result<BatchRow, DatabaseError> {
         records: number("records")?,
         bytes: number("bytes")?,
         books: books(row.try_get("books")?)?,
+        key_epoch: row.try_get("key_epoch")?,
     })
 }
 
@@ -141,8 +144,8 @@ impl Database {
             })?;
             sqlx::query(
                 "INSERT INTO batches (sensor, boot_epoch, sequence, member, start_ms, end_ms, sealed_ms, \
-                 received_ms, records, bytes, books, object_sha256, previous_blake3, sensor_version) \
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                 received_ms, records, bytes, books, object_sha256, previous_blake3, sensor_version, \
+                 key_epoch) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             )
             .bind(&batch.sensor)
             .bind(signed(batch.boot_epoch))
@@ -158,6 +161,7 @@ impl Database {
             .bind(&batch.object_sha256)
             .bind(&batch.previous_blake3)
             .bind(&batch.sensor_version)
+            .bind(batch.key_epoch)
             .execute(&mut *transaction)
             .await?;
         }
@@ -335,8 +339,8 @@ impl Database {
         to_ms: u64,
     ) -> Result<Vec<BatchRow>, DatabaseError> {
         let rows = sqlx::query(
-            "SELECT sensor, boot_epoch, sequence, start_ms, end_ms, sealed_ms, records, bytes, books \
-             FROM batches WHERE member = ? AND end_ms >= ? AND start_ms < ? \
+            "SELECT sensor, boot_epoch, sequence, start_ms, end_ms, sealed_ms, records, bytes, books, \
+             key_epoch FROM batches WHERE member = ? AND end_ms >= ? AND start_ms < ? \
              ORDER BY sensor, boot_epoch, sequence",
         )
         .bind(member)
@@ -354,8 +358,8 @@ impl Database {
     /// When the database refuses.
     pub async fn batch_before(&self, next: &BatchRow) -> Result<Option<BatchRow>, DatabaseError> {
         let row = sqlx::query(
-            "SELECT sensor, boot_epoch, sequence, start_ms, end_ms, sealed_ms, records, bytes, books \
-             FROM batches WHERE sensor = ? AND boot_epoch = ? AND sequence < ? \
+            "SELECT sensor, boot_epoch, sequence, start_ms, end_ms, sealed_ms, records, bytes, books, \
+             key_epoch FROM batches WHERE sensor = ? AND boot_epoch = ? AND sequence < ? \
              ORDER BY sequence DESC LIMIT 1",
         )
         .bind(&next.sensor)

@@ -34,7 +34,7 @@ use uplink::{Batch, SensorId};
 use durable::{DurableFileSystem, Staging, WriteError};
 pub use schema::{
     RECORD_COLUMNS, SchemaError, TIME_MS_MAX, address_bytes, address_from_bytes, check, days, hex,
-    received_ms, records,
+    key_scopes, received_ms, records,
 };
 
 /// Under this key the commit log holds what [`Summary`] says of each batch.
@@ -136,6 +136,9 @@ pub struct Summary {
     pub previous_blake3: String,
     /// Version of the sensor program.
     pub sensor_version: String,
+    /// Which of the sensor's keys has made the pseudonyms in it; `None`: it has none.
+    #[serde(default)]
+    pub key_epoch: Option<u32>,
 }
 
 impl Summary {
@@ -158,6 +161,7 @@ impl Summary {
             object_sha256: hex(&header.object_sha256),
             previous_blake3: hex(&header.previous_blake3),
             sensor_version: header.sensor_version.clone(),
+            key_epoch: header.key_epoch,
         }
     }
 }

@@ -18,7 +18,8 @@ use datafusion::arrow::datatypes::{
 };
 use datafusion::arrow::error::ArrowError;
 use deltalake::kernel::{DataType, PrimitiveType, StructField};
-use flow::{Address, Direction, EndReason, Handshake, Record, RoleEvidence, protocol};
+use detect::KeyScope;
+use flow::{Address, Direction, EndReason, Handshake, Pseudonyms, Record, RoleEvidence, protocol};
 use thiserror::Error;
 use uplink::Batch;
 
@@ -70,7 +71,7 @@ impl Kind {
 }
 
 /// Name, kind, whether it may be NULL.
-const COLUMNS: [(&str, Kind, bool); 44] = [
+const COLUMNS: [(&str, Kind, bool); 47] = [
     (PARTITION, Kind::Day, false),
     ("member", Kind::Text, false),
     ("sensor", Kind::Text, false),
@@ -115,6 +116,9 @@ const COLUMNS: [(&str, Kind, bool); 44] = [
     ("role", Kind::Text, false),
     ("end_reason", Kind::Text, false),
     ("folded", Kind::Bool, false),
+    ("initiator_pseudonym", Kind::Bool, false),
+    ("responder_pseudonym", Kind::Bool, false),
+    ("key_epoch", Kind::Long, true),
 ];
 
 /// Columns that make records again, in the order in which [`records`] wants them.
@@ -123,7 +127,8 @@ pub const RECORD_COLUMNS: &str = "start_time, end_time, ip_version, initiator, r
      initiator_tcp_flags, initiator_ttl, initiator_dscp, initiator_first_flags, initiator_fragmented, \
      initiator_length_min, initiator_length_max, responder_packets, responder_bytes, responder_tcp_flags, \
      responder_ttl, responder_dscp, responder_first_flags, responder_fragmented, responder_length_min, \
-     responder_length_max, handshake, handshake_rtt_us, interface, role, end_reason, folded";
+     responder_length_max, handshake, handshake_rtt_us, interface, role, end_reason, folded, \
+     initiator_pseudonym, responder_pseudonym";
 
 /// Why a batch does not fit the table. Remedy: look at the batch; the backend refuses it for good.
 #[derive(Debug, Error)]
@@ -221,7 +226,9 @@ pub(super) fn rows(batch: &Batch, received_ms: u64) -> Result<RecordBatch, Schem
 
     let days: Date32Array = records.iter().map(|record| Some(day(record.start_ms))).collect();
     let positions: Int32Array = (0..count).map(|position| i32::try_from(position).ok()).collect();
-    let known: BooleanArray = records.iter().map(|record| Some(record.ports_known)).collect();
+    let flag = |pick: &dyn Fn(&Record) -> bool| -> ArrayRef {
+        Arc::new(records.iter().map(|record| Some(pick(record))).collect::<BooleanArray>())
+    };
     let mut columns: Vec<ArrayRef> = vec![
         Arc::new(days),
         same_text(header.member.as_str()),
@@ -238,7 +245,7 @@ pub(super) fn rows(batch: &Batch, received_ms: u64) -> Result<RecordBatch, Schem
         int(&|record| (record.ports_known && !record.folded).then_some(record.initiator_port)),
         int(&|record| record.ports_known.then_some(record.responder_port)),
         int(&|record| Some(u16::from(record.protocol))),
-        Arc::new(known),
+        flag(&|record| record.ports_known),
         int(&|record| Some(record.outer.vlans().0[0]).filter(|vlan| *vlan != 0)),
         int(&|record| Some(record.outer.vlans().0[1]).filter(|vlan| *vlan != 0)),
         labels(records),
@@ -252,7 +259,10 @@ pub(super) fn rows(batch: &Batch, received_ms: u64) -> Result<RecordBatch, Schem
         int(&|record| Some(u16::from(record.interface)).filter(|number| *number != 0)),
         text(&|record| role_text(record.role)),
         text(&|record| end_reason_text(record.end_reason)),
-        Arc::new(records.iter().map(|record| Some(record.folded)).collect::<BooleanArray>()),
+        flag(&|record| record.folded),
+        flag(&|record| record.pseudonyms.initiator),
+        flag(&|record| record.pseudonyms.responder),
+        Arc::new(Int64Array::from(vec![header.key_epoch.map(i64::from); count])),
     ]);
     Ok(RecordBatch::try_new(arrow_schema(), columns)?)
 }
@@ -397,6 +407,7 @@ pub fn records(rows: &RecordBatch) -> Result<Vec<Record>, SchemaError> {
     let vlans = [column("vlan_outer")?, column("vlan_inner")?];
     let (labels, tunnels) = (column("mpls_label")?, column("tunnels")?);
     let folded = column("folded")?;
+    let pseudonyms = [column("initiator_pseudonym")?, column("responder_pseudonym")?];
     let side = |names: [&'static str; 9]| -> Result<Vec<ArrayRef>, SchemaError> {
         names.into_iter().map(column).collect()
     };
@@ -448,6 +459,10 @@ pub fn records(rows: &RecordBatch) -> Result<Vec<Record>, SchemaError> {
             role: word(&role, row, "role", role_from)?,
             end_reason: word(&end_reason, row, "end_reason", end_reason_from)?,
             folded: folded.as_boolean().value(row),
+            pseudonyms: Pseudonyms {
+                initiator: pseudonyms[0].as_boolean().value(row),
+                responder: pseudonyms[1].as_boolean().value(row),
+            },
         });
     }
     Ok(records)
@@ -463,6 +478,31 @@ pub fn received_ms(rows: &RecordBatch) -> Result<Vec<u64>, SchemaError> {
     let found = rows.column_by_name(COLUMN).ok_or_else(|| no_record(COLUMN, "is missing"))?;
     let times = cast(found, &Kind::Time.arrow())?;
     (0..rows.num_rows()).map(|row| milliseconds(&times, row, COLUMN)).collect()
+}
+
+/// Which key's pseudonyms each of some rows may have, by its sensor and its number; `None` where there are none.
+///
+/// # Errors
+///
+/// When a column is missing or holds no such number.
+pub fn key_scopes(rows: &RecordBatch) -> Result<Vec<Option<KeyScope>>, SchemaError> {
+    let column = |name: &'static str, kind: Kind| -> Result<ArrayRef, SchemaError> {
+        let found = rows.column_by_name(name).ok_or_else(|| no_record(name, "is missing"))?;
+        Ok(cast(found, &kind.arrow())?)
+    };
+    let sensors = column("sensor", Kind::Text)?;
+    let numbers = column("key_epoch", Kind::Long)?;
+    let (sensors, numbers) = (sensors.as_string::<i32>(), numbers.as_primitive::<Int64Type>());
+    let scope = |row: usize| -> Result<Option<KeyScope>, SchemaError> {
+        if numbers.is_null(row) {
+            return Ok(None);
+        }
+        let number = numbers.value(row);
+        let key_epoch =
+            u32::try_from(number).map_err(|_out_of_range| no_record("key_epoch", &number))?;
+        Ok(Some(KeyScope { sensor: sensors.value(row).to_owned(), key_epoch }))
+    };
+    (0..rows.num_rows()).map(scope).collect()
 }
 
 pub(super) fn no_record(column: &'static str, value: &(impl ToString + ?Sized)) -> SchemaError {

@@ -35,7 +35,7 @@ pub(super) const CONTACTS: [(&str, &str); 3] = [
 ];
 
 /// What was written into each record that left the site.
-pub(super) const FIELDS_SENT: &str = "start and end time, the two addresses and ports, protocol, VLAN tags, and \
+pub(super) const FIELDS_SENT: &str = "start and end time, the two addresses (of your own clients: pseudonyms, unless you have switched that off) and ports, protocol, VLAN tags, and \
      for each direction the number of packets and bytes, shortest and longest packet, TCP flags and time to live; \
      how far the connection got, who opened it and how certain that is, and why the record ended";
 

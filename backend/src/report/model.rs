@@ -1,9 +1,10 @@
 //! What a member report says, as plain data. Whoever gathers it asks lake and database; whoever
 //! renders it asks nobody. An `Option` that is `None` means "not known", and is printed as that.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use detect::{Finding, Kind};
+use detect::{Finding, KeyScope, Kind};
 
 /// Everything that one report says.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +28,8 @@ pub struct ReportInput {
     /// All findings whose time overlaps the period, in any order; rows beyond what a page holds are
     /// summed up.
     pub findings: Vec<Finding>,
+    /// Addresses in the findings that are pseudonyms of own clients, each with its key.
+    pub pseudonyms: BTreeSet<(IpAddr, KeyScope)>,
     /// Campaigns by kind in the period before; `None` when there is none to compare with.
     pub campaigns_before: Option<Vec<(Kind, u64)>>,
     /// The sources with most attempts, most first; at most ten are shown.
@@ -86,6 +89,10 @@ pub struct Coverage {
     pub packets_duplicate: u64,
     /// Flow records that a full spool had to drop before they were sent.
     pub records_evicted: u64,
+    /// Flow records that stayed at the site because both ends are its own.
+    pub records_kept_internal: u64,
+    /// Flow records that stayed at the site because an end is in a range that it trusts.
+    pub records_kept_trusted: u64,
     /// The member's own address ranges; empty means that private addresses were taken as own.
     pub own_prefixes: Vec<String>,
 }
@@ -104,6 +111,8 @@ pub struct Interval {
 pub struct SourceRow {
     /// Its address.
     pub address: IpAddr,
+    /// Where it is the pseudonym of an own client: of which key.
+    pub pseudonym: Option<KeyScope>,
     /// Connection attempts and other flows from it that a finding counts as evidence.
     pub attempts: u64,
     /// Own addresses it tried.
@@ -134,10 +143,12 @@ pub struct PortRow {
 }
 
 /// One own address that was tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetRow {
     /// Its address.
     pub address: IpAddr,
+    /// Where it is the pseudonym of a client: of which key.
+    pub pseudonym: Option<KeyScope>,
     /// Flows from outside to it.
     pub attempts: u64,
     /// Different sources.
@@ -147,7 +158,7 @@ pub struct TargetRow {
 }
 
 /// What left the site.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sent {
     /// Sealed batches.
     pub batches: u64,
@@ -155,4 +166,8 @@ pub struct Sent {
     pub bytes: Option<u64>,
     /// Flow records in them.
     pub records: u64,
+    /// The keys whose pseudonyms are in them.
+    pub keys: Vec<KeyScope>,
+    /// Batches with addresses of clients as they are, as far as there were any.
+    pub batches_in_clear: u64,
 }

@@ -2,9 +2,10 @@
 //! asks nobody.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use askama::Template;
-use detect::{Confidence, Finding, Kind, Severity, TrafficDirection};
+use detect::{Confidence, Finding, KeyScope, Kind, Severity, TrafficDirection};
 
 use super::advice::{self, advice};
 use super::model::{PeriodName, PortRow, ReportInput, SourceRow, TargetRow};
@@ -79,7 +80,11 @@ fn page(input: &ReportInput) -> Page {
         todo: todo(&findings, &timeline, input),
         coverage: timeline.coverage(&input.coverage),
         is_observed,
-        findings: findings.iter().take(FINDINGS_SHOWN_MAX).map(|one| finding_view(one)).collect(),
+        findings: findings
+            .iter()
+            .take(FINDINGS_SHOWN_MAX)
+            .map(|one| finding_view(one, input))
+            .collect(),
         findings_more: (hidden > 0).then(|| {
             let shown = FINDINGS_SHOWN_MAX;
             format!(
@@ -93,13 +98,14 @@ fn page(input: &ReportInput) -> Page {
         sources: input.sources.iter().take(TOP_MAX).map(source_view).collect(),
         ports: port_views(&input.ports),
         targets: target_views(&input.targets),
-        outbound: outbound.take(FINDINGS_SHOWN_MAX).map(|one| finding_view(one)).collect(),
+        outbound: outbound.take(FINDINGS_SHOWN_MAX).map(|one| finding_view(one, input)).collect(),
         advice: kinds.into_iter().map(advice_view).collect(),
         contacts: &advice::CONTACTS,
         sent: SentView {
             batches: number(input.sent.batches),
             bytes: input.sent.bytes.map_or_else(|| "not known".to_owned(), words::bytes),
             records: number(input.sent.records),
+            privacy: privacy(input),
         },
         fields_sent: advice::FIELDS_SENT,
         limits: &advice::LIMITS,
@@ -367,7 +373,64 @@ fn todo_findings(findings: &[&Finding]) -> Vec<Todo> {
     worst.map(line).collect()
 }
 
-fn finding_view(finding: &Finding) -> FindingView {
+/// What became of addresses and traffic before anything left the site.
+fn privacy(input: &ReportInput) -> Vec<String> {
+    let mut told = Vec::new();
+    let (internal, trusted) =
+        (input.coverage.records_kept_internal, input.coverage.records_kept_trusted);
+    if internal + trusted > 0 {
+        told.push(format!(
+            "{} of traffic within your own network and {} of traffic with networks that you trust were kept at your \
+             site.",
+            count(internal, "record", "records"),
+            count(trusted, "record", "records")
+        ));
+    }
+    let epochs: Vec<String> = input
+        .sent
+        .keys
+        .iter()
+        .map(|key| format!("{} of sensor {}", key.key_epoch, key.sensor))
+        .collect();
+    if !epochs.is_empty() {
+        told.push(format!(
+            "Addresses of your own clients were sent as pseudonyms, of key {} {}. The keys are at your site only: \
+             spanwatch-sensor reveal shows there whom a pseudonym stands for.",
+            if epochs.len() == 1 { "epoch" } else { "epochs" },
+            list(&epochs)
+        ));
+    }
+    if input.sent.batches_in_clear > 0 {
+        told.push(format!(
+            "In {} all addresses are as they were seen: pseudonyms were switched off at your site, or it has none to \
+             hide.",
+            count(input.sent.batches_in_clear, "batch", "batches")
+        ));
+    }
+    told
+}
+
+/// How a pseudonym is marked.
+fn pseudonym_note(key: &KeyScope) -> String {
+    format!("own client, pseudonym of key epoch {} of {}", key.key_epoch, key.sensor)
+}
+
+/// How whoever has the key finds out whom a finding is about.
+fn pseudonym_notes(finding: &Finding, input: &ReportInput) -> Vec<String> {
+    let Some(key) = &finding.key_scope else { return Vec::new() };
+    let named = BTreeSet::from([finding.source, finding.target]);
+    let is_pseudonym = |address: &IpAddr| input.pseudonyms.contains(&(*address, key.clone()));
+    let note = |address: IpAddr| {
+        format!(
+            "{address} is an {}: spanwatch-sensor reveal --epoch {} {address} on that sensor shows which",
+            pseudonym_note(key),
+            key.key_epoch
+        )
+    };
+    named.into_iter().flatten().filter(is_pseudonym).map(note).collect()
+}
+
+fn finding_view(finding: &Finding, input: &ReportInput) -> FindingView {
     let (severity, severity_class) = match finding.severity {
         Severity::Critical => ("Critical", "critical"),
         Severity::High => ("High", "high"),
@@ -376,7 +439,7 @@ fn finding_view(finding: &Finding) -> FindingView {
         Severity::Informational => ("For information", "info"),
     };
     let target = match (finding.target, finding.target_port) {
-        (Some(std::net::IpAddr::V6(target)), Some(port)) => format!("[{target}]:{port}"),
+        (Some(IpAddr::V6(target)), Some(port)) => format!("[{target}]:{port}"),
         (Some(target), Some(port)) => format!("{target}:{port}"),
         (Some(target), None) => target.to_string(),
         (None, Some(port)) => format!("{}, port {port}", hosts(finding.targets)),
@@ -412,6 +475,7 @@ fn finding_view(finding: &Finding) -> FindingView {
         ),
         rule: format!("{} v{}", finding.rule, finding.rule_version),
         technique: finding.technique.to_string(),
+        pseudonyms: pseudonym_notes(finding, input),
         is_forgeable: finding.spoofable,
         id: finding.id.to_string(),
     }
@@ -426,6 +490,7 @@ fn source_view(row: &SourceRow) -> SourceView {
         row.kinds.iter().map(|&kind| in_sentence(advice(kind).title)).collect();
     SourceView {
         address: row.address.to_string(),
+        pseudonym: row.pseudonym.as_ref().map(pseudonym_note),
         attempts: number(row.attempts),
         targets: number(row.targets),
         kinds: list(&kinds),
@@ -460,6 +525,7 @@ fn target_views(rows: &[TargetRow]) -> Vec<TargetView> {
     let largest = rows.iter().map(|row| row.attempts).max().unwrap_or(0);
     let view = |row: &TargetRow| TargetView {
         address: row.address.to_string(),
+        pseudonym: row.pseudonym.as_ref().map(pseudonym_note),
         attempts: number(row.attempts),
         sources: number(row.sources),
         ports_answering: number(row.ports_answering),

@@ -88,6 +88,8 @@ pub(super) struct FindingView {
     pub(super) evidence: String,
     pub(super) rule: String,
     pub(super) technique: String,
+    /// Which of its addresses are pseudonyms.
+    pub(super) pseudonyms: Vec<String>,
     pub(super) is_forgeable: bool,
     pub(super) id: String,
 }
@@ -107,6 +109,7 @@ pub(super) struct ActivityView {
 /// One source.
 pub(super) struct SourceView {
     pub(super) address: String,
+    pub(super) pseudonym: Option<String>,
     pub(super) attempts: String,
     pub(super) targets: String,
     pub(super) kinds: String,
@@ -129,6 +132,7 @@ pub(super) struct PortView {
 /// One own address.
 pub(super) struct TargetView {
     pub(super) address: String,
+    pub(super) pseudonym: Option<String>,
     pub(super) attempts: String,
     pub(super) sources: String,
     pub(super) ports_answering: String,
@@ -147,4 +151,6 @@ pub(super) struct SentView {
     pub(super) batches: String,
     pub(super) bytes: String,
     pub(super) records: String,
+    /// What stayed, and what was hidden of the rest; one sentence each.
+    pub(super) privacy: Vec<String>,
 }

@@ -47,6 +47,7 @@ impl Sensor {
             object_sha256: [0; 32],
             previous_blake3: self.previous,
             sensor_version: "0.1.0".to_owned(),
+            key_epoch: None,
         };
         let bytes = seal(&header, &[], &self.key).expect("right");
         self.previous = batch_blake3(&bytes).expect("whole");
@@ -180,6 +181,7 @@ fn seal_with(sensor: &mut Sensor, records: u32) -> Bytes {
         role: flow::RoleEvidence::Guess,
         end_reason: flow::EndReason::IdleTimeout,
         folded: false,
+        pseudonyms: flow::Pseudonyms::default(),
     };
     let header = BatchHeader {
         member: "town-hall".parse().expect("a name"),
@@ -194,6 +196,7 @@ fn seal_with(sensor: &mut Sensor, records: u32) -> Bytes {
         object_sha256: [0; 32],
         previous_blake3: sensor.previous,
         sensor_version: "0.1.0".to_owned(),
+        key_epoch: None,
     };
     let records = vec![record; usize::try_from(records).expect("few")];
     let bytes = seal(&header, &records, &sensor.key).expect("right");

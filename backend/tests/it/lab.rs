@@ -13,7 +13,9 @@ use backend::lake::SessionLimits;
 use bytes::Bytes;
 use datafusion::arrow::array::AsArray;
 use datafusion::arrow::datatypes::Int64Type;
-use flow::{Books, Direction, EndReason, Handshake, Outer, Record, RoleEvidence, Vlans};
+use flow::{
+    Books, Direction, EndReason, Handshake, Outer, Pseudonyms, Record, RoleEvidence, Vlans,
+};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -144,6 +146,7 @@ pub(crate) fn batch(boot_epoch: u64, sequence: u64, records: Vec<Record>) -> Bat
         object_sha256: [0; 32],
         previous_blake3: [0; 32],
         sensor_version: "0.0.0-test".to_owned(),
+        key_epoch: None,
     };
     Batch { header, records }
 }
@@ -174,6 +177,7 @@ pub(crate) fn connection(n: u32) -> Record {
         role: RoleEvidence::Handshake,
         end_reason: EndReason::EndOfFlow,
         folded: false,
+        pseudonyms: Pseudonyms::default(),
     }
 }
 

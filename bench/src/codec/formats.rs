@@ -81,6 +81,7 @@ impl Format for Spanwatch {
             object_sha256: [0xaa; 32],
             previous_blake3: [0xbb; 32],
             sensor_version: env!("CARGO_PKG_VERSION").to_owned(),
+            key_epoch: None,
         };
         Ok(self.sealer.seal(&header, records, &self.key)?.into())
     }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use detect::{Detection, Finding, Settings};
-use flow::{Direction, EndReason, Handshake, Record, RoleEvidence, protocol, tcp_flag};
+use flow::{Direction, EndReason, Handshake, Pseudonyms, Record, RoleEvidence, protocol, tcp_flag};
 
 pub(crate) const EPOCH_MS: u64 = 1_772_528_400_000;
 
@@ -56,6 +56,7 @@ fn record(at_ms: u64, from: (IpAddr, u16), to: (IpAddr, u16)) -> Record {
         role: RoleEvidence::Handshake,
         end_reason: EndReason::IdleTimeout,
         folded: false,
+        pseudonyms: Pseudonyms::default(),
     }
 }
 

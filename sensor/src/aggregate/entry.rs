@@ -7,8 +7,8 @@
 use std::cmp::Ordering;
 
 use flow::{
-    Direction, EndReason, FlowKey, Kind, Observation, OpeningTime, Outer, Record, handshake_rtt_us,
-    protocol, tcp_flag,
+    Direction, EndReason, FlowKey, Kind, Observation, OpeningTime, Outer, Pseudonyms, Record,
+    handshake_rtt_us, protocol, tcp_flag,
 };
 
 use super::Identity;
@@ -420,6 +420,7 @@ impl Entry {
             role: roles.evidence,
             end_reason,
             folded: false,
+            pseudonyms: Pseudonyms::default(),
         })
     }
 

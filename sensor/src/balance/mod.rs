@@ -309,11 +309,19 @@ fn uplink(term: &dyn Fn(&'static str, &'static str) -> Term, summary: &Value) ->
         word: "to deliver",
         value: begun.map(|(sealed, recovered)| sealed + recovered),
     };
-    let sealed = vec![
+    let mut sealed = vec![
         term("records_sealed", "sealed"),
         term("records_pending", "waiting to be sealed"),
         term("records_lost", "lost"),
     ];
+    // A sensor that could not keep any at home has kept none.
+    if let Some(kept) = summary["records_kept"].as_object().filter(|kept| !kept.is_empty()) {
+        sealed.push(Term {
+            key: "records_kept",
+            word: "kept at home",
+            value: kept.values().map(Value::as_u64).sum(),
+        });
+    }
     let delivered = vec![
         term("records_acked", "acked"),
         term("records_acked_earlier", "acked earlier"),

@@ -24,6 +24,7 @@ pub use outputs::OutputConfigError;
 
 use crate::aggregate::{AggregatorSettings, ApartBy};
 use crate::capture::TableSizes;
+use crate::privacy::{NetworksError, Prefix, check_networks};
 
 /// Where records go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -78,6 +79,19 @@ pub enum AttachBy {
     /// In the network stack: works everywhere, slower.
     Generic,
 }
+
+/// What becomes of traffic within the organisation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InternalTraffic {
+    /// It is kept at home, and counted.
+    Keep,
+    /// It is sent like any other.
+    Send,
+}
+
+/// Ranges of addresses in one list.
+const PREFIXES_MAX: usize = 4_096;
 
 /// Longest configuration file that is read: hundreds of times what all keys need.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -248,6 +262,28 @@ sections! {
         /// 600000. What is not acknowledged by then stays in the spool for the next start.
         shutdown_grace_ms: Bounded<0, 600_000> = Bounded::fixed::<10_000>();
     }
+    /// What goes to the backend, and what stays at home; docs/privacy.md explains it. Other outputs have
+    /// everything as it was seen.
+    privacy: PrivacyConfig {
+        /// The organisation's own ranges of addresses, such as "192.0.2.0/24": its public ones belong
+        /// here too, beside the private ones. Empty: everything is sent as it is.
+        own_prefixes: Vec<Prefix> = Prefix::private();
+        /// Addresses and ranges of them whose addresses are public anyway, as those of servers: they
+        /// are sent as they are.
+        public_servers: Vec<Prefix> = Vec::new();
+        /// Flows with an end in these ranges are not sent.
+        trusted_prefixes: Vec<Prefix> = Vec::new();
+        /// Flows with both ends in own ranges, or one and a multicast or broadcast address: "keep" or
+        /// "send".
+        internal_traffic: InternalTraffic = InternalTraffic::Keep;
+        /// Whether other own addresses are sent as pseudonyms. `spanwatch-sensor reveal` shows on this
+        /// machine whose they are.
+        pseudonymise: bool = true;
+        /// Each key makes the pseudonyms for so many days: 1 to 3650.
+        key_epoch_days: Bounded<1, 3_650> = Bounded::fixed::<30>();
+        /// Days that a key is kept after that, so that its pseudonyms can be revealed: 1 to 3650.
+        keys_kept_days: Bounded<1, 3_650> = Bounded::fixed::<400>();
+    }
     /// Counters for Prometheus, at /metrics; docs/metrics.md explains each.
     metrics: MetricsConfig {
         /// Address and port to serve them on, such as "127.0.0.1:9464"; unset: they are not served.
@@ -332,6 +368,7 @@ impl Config {
     pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
         let config: Self = toml::from_str(text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start.min(text.len()));
+            let at = place_of_value(text, at, error.message()).unwrap_or(at);
             let before = text.get(..at).unwrap_or_default();
             let line = before.matches('\n').count();
             ConfigError::Value {
@@ -347,6 +384,7 @@ impl Config {
 
     /// Refuses what has the right type and makes no sense.
     fn check(&self, text: &str, file: &Path) -> Result<(), ConfigError> {
+        self.check_privacy(text, file)?;
         let remote = self.metrics.listen.is_some_and(|listen| !listen.is_local());
         for (key, is_wrong, allowed) in [
             (
@@ -388,6 +426,46 @@ impl Config {
         Ok(())
     }
 
+    /// Refuses lists of ranges that are too long or do not go together.
+    fn check_privacy(&self, text: &str, file: &Path) -> Result<(), ConfigError> {
+        let privacy = &self.privacy;
+        let lists = [
+            ("own_prefixes", privacy.own_prefixes.len()),
+            ("public_servers", privacy.public_servers.len()),
+            ("trusted_prefixes", privacy.trusted_prefixes.len()),
+        ];
+        let wrong = |line: usize, key: &str, message: String| ConfigError::Value {
+            file: file.to_owned(),
+            line: line + 1,
+            place: format!("key `privacy.{key}`"),
+            message,
+        };
+        let line_of = |key: &str| {
+            text.lines().position(|line| line.trim_start().starts_with(key)).unwrap_or(0)
+        };
+        if let Some((key, count)) = too_long(&lists) {
+            let message = format!("{count} ranges, expected at most {PREFIXES_MAX}");
+            return Err(wrong(line_of(key), key, message));
+        }
+        check_networks(&privacy.own_prefixes, &privacy.public_servers).map_err(|error| {
+            let key = line_of("public_servers");
+            // The line of the value, as it was written, where it can be told from those of other lists.
+            let at = match error {
+                NetworksError::NotOwn(prefix) => {
+                    let range = prefix.to_string();
+                    let bare = range.split('/').next().unwrap_or(&range);
+                    let names_it = |line: &str| {
+                        line.contains(&format!("\"{range}\""))
+                            || line.contains(&format!("\"{bare}\""))
+                    };
+                    text.lines().skip(key).position(names_it).map_or(key, |after| key + after)
+                }
+                NetworksError::MostlyPublic(_) => key,
+            };
+            wrong(at, "public_servers", error.to_string())
+        })
+    }
+
     /// The kernel tables' part.
     #[must_use]
     pub fn table_sizes(&self) -> TableSizes {
@@ -410,6 +488,18 @@ impl Config {
             apart_by: self.flows.apart_by,
         }
     }
+}
+
+/// Where in a list that begins at `from` the value stands that a message begins with, such as "`10.0.0.1/8` has …".
+fn place_of_value(text: &str, from: usize, message: &str) -> Option<usize> {
+    let (value, _) = message.strip_prefix('`')?.split_once('`')?;
+    let list = text.get(from..)?.strip_prefix('[')?;
+    let within = list.split(']').next().unwrap_or(list);
+    Some(from + 1 + within.find(&format!("\"{value}\""))?)
+}
+
+fn too_long<'a>(lists: &[(&'a str, usize)]) -> Option<(&'a str, usize)> {
+    lists.iter().find(|(_, count)| *count > PREFIXES_MAX).copied()
 }
 
 /// Section and key of a line, for people.

@@ -21,6 +21,61 @@ fn default_file_reads_back_as_the_defaults() {
 }
 
 #[test]
+fn ranges_that_cannot_be_used_are_named_with_their_line() {
+    rejected(
+        "[privacy]\nown_prefixes = [\n    \"192.0.2.0/24\",\n    \"192.0.2.7/24\",\n]\n",
+        &expect![
+            "sensor.toml, line 4, key `privacy.own_prefixes`: `192.0.2.7/24` has bits set behind its length; `192.0.2.0/24` would be that range"
+        ],
+    );
+    rejected(
+        "[privacy]\ntrusted_prefixes = [\"0.0.0.0/0\"]\n",
+        &expect![
+            "sensor.toml, line 2, key `privacy.trusted_prefixes`: `0.0.0.0/0` is every address there is"
+        ],
+    );
+    rejected(
+        "[privacy]\nown_prefixes = [\"the office\"]\n",
+        &expect![[
+            r#"sensor.toml, line 2, key `privacy.own_prefixes`: `the office` is no range of addresses, expected such as "192.0.2.0/24", "2001:db8::/32" or one address"#
+        ]],
+    );
+    rejected(
+        "[privacy]\nown_prefixes = [\"192.0.2.0/24\"]\npublic_servers = [\n  \"192.0.2.80\",\n  \"198.51.100.80\",\n]\n",
+        &expect![
+            "sensor.toml, line 5, key `privacy.public_servers`: `198.51.100.80/32` lies in none of own_prefixes"
+        ],
+    );
+    rejected(
+        "[privacy]\npublic_servers = [\"10.0.0.0/8\"]\n",
+        &expect![
+            "sensor.toml, line 2, key `privacy.public_servers`: they are more than half of `10.0.0.0/8` in own_prefixes, which leaves too little for pseudonyms"
+        ],
+    );
+    rejected(
+        "[privacy]\nkey_epoch_days = 0\n",
+        &expect![
+            "sensor.toml, line 2, key `privacy.key_epoch_days`: invalid value: integer `0`, expected a number from 1 to 3650"
+        ],
+    );
+    let many = vec!["\"192.0.2.1\""; 4_097].join(", ");
+    rejected(
+        &format!("[privacy]\ntrusted_prefixes = [{many}]\n"),
+        &expect![
+            "sensor.toml, line 2, key `privacy.trusted_prefixes`: 4097 ranges, expected at most 4096"
+        ],
+    );
+}
+
+#[test]
+fn an_empty_list_of_own_ranges_is_not_the_default_one() {
+    let read = |text: &str| Config::parse(text, Path::new("some")).expect("a valid file");
+    assert!(read("[privacy]\nown_prefixes = []\n").privacy.own_prefixes.is_empty());
+    let overlapping = read("[privacy]\nown_prefixes = [\"10.0.0.0/8\", \"10.1.0.0/16\"]\n");
+    assert_eq!(overlapping.privacy.own_prefixes.len(), 2);
+}
+
+#[test]
 fn an_empty_file_is_the_defaults() {
     let read = Config::parse("", Path::new("empty")).expect("every key has a default");
     assert_eq!(read, Config::default());
@@ -64,7 +119,7 @@ fn errors_name_file_line_key_and_range() {
     rejected(
         "[captures]\nepoch_ms = 250\n",
         &expect![
-            "sensor.toml, line 1, section `captures`: unknown field `captures`, expected one of `capture`, `flows`, `output`, `uplink`, `metrics`"
+            "sensor.toml, line 1, section `captures`: unknown field `captures`, expected one of `capture`, `flows`, `output`, `uplink`, `privacy`, `metrics`"
         ],
     );
     rejected(
@@ -80,7 +135,7 @@ fn errors_name_file_line_key_and_range() {
     rejected(
         "spool = 1\n",
         &expect![
-            "sensor.toml, line 1, key `spool`: unknown field `spool`, expected one of `capture`, `flows`, `output`, `uplink`, `metrics`"
+            "sensor.toml, line 1, key `spool`: unknown field `spool`, expected one of `capture`, `flows`, `output`, `uplink`, `privacy`, `metrics`"
         ],
     );
 }
@@ -365,6 +420,28 @@ fn default_file() {
         # How long a stopping sensor waits for the backend's acknowledgements, milliseconds: 0 to
         # 600000. What is not acknowledged by then stays in the spool for the next start.
         shutdown_grace_ms = 10000
+
+        # What goes to the backend, and what stays at home; docs/privacy.md explains it. Other outputs have
+        # everything as it was seen.
+        [privacy]
+        # The organisation's own ranges of addresses, such as "192.0.2.0/24": its public ones belong
+        # here too, beside the private ones. Empty: everything is sent as it is.
+        own_prefixes = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "fc00::/7", "fe80::/10"]
+        # Addresses and ranges of them whose addresses are public anyway, as those of servers: they
+        # are sent as they are.
+        public_servers = []
+        # Flows with an end in these ranges are not sent.
+        trusted_prefixes = []
+        # Flows with both ends in own ranges, or one and a multicast or broadcast address: "keep" or
+        # "send".
+        internal_traffic = "keep"
+        # Whether other own addresses are sent as pseudonyms. `spanwatch-sensor reveal` shows on this
+        # machine whose they are.
+        pseudonymise = true
+        # Each key makes the pseudonyms for so many days: 1 to 3650.
+        key_epoch_days = 30
+        # Days that a key is kept after that, so that its pseudonyms can be revealed: 1 to 3650.
+        keys_kept_days = 400
 
         # Counters for Prometheus, at /metrics; docs/metrics.md explains each.
         [metrics]

@@ -61,6 +61,18 @@ impl Collector for Scrape {
             .collect();
         let help = "Frames that say they carry IP and are broken, by reason.";
         family(&mut encoder, "packets_malformed", help, "reason", &malformed)?;
+        if summary.has_uplink() {
+            let of = |kept: &BTreeMap<&'static str, u64>| {
+                ["internal", "trusted"].map(|why| (why, kept.get(why).copied().unwrap_or(0)))
+            };
+            for (name, help, kept) in [
+                ("records_kept", "Records kept at home, by reason.", &summary.records_kept),
+                ("packets_kept", "Packets in them.", &summary.packets_kept),
+                ("bytes_kept", "Layer-2 bytes in them.", &summary.bytes_kept),
+            ] {
+                family(&mut encoder, name, help, "reason", &of(kept))?;
+            }
+        }
         // Two forms of one protocol share a name.
         let carriers: BTreeSet<_> = (0..CARRIERS).map(carrier_name).collect();
         let of =
@@ -221,7 +233,7 @@ fn counters(summary: &Summary) -> Vec<Metric> {
     counters
 }
 
-fn uplink_counters(summary: &Summary) -> [Metric; 8] {
+fn uplink_counters(summary: &Summary) -> [Metric; 11] {
     [
         (
             "records_recovered",
@@ -259,6 +271,13 @@ fn uplink_counters(summary: &Summary) -> [Metric; 8] {
             "Spool files found damaged at the start.",
             Some(summary.batches_quarantined),
         ),
+        ("pseudonyms_given", "Addresses sent as pseudonyms.", Some(summary.pseudonyms_given)),
+        (
+            "pseudonyms_cached",
+            "Those of them whose pseudonym was still in memory.",
+            Some(summary.pseudonyms_cached),
+        ),
+        ("keys_removed", "Old keys of pseudonyms that were removed.", Some(summary.keys_removed)),
     ]
 }
 
@@ -310,6 +329,12 @@ fn gauges(summary: &Summary) -> Vec<Metric> {
                 Some(summary.records_waiting),
             ),
             ("spool_bytes", "Bytes in the spool.", Some(summary.spool_bytes)),
+            (
+                "key_epoch",
+                "Number of the key epoch of pseudonyms.",
+                summary.key_epoch.map(u64::from),
+            ),
+            ("keys_kept", "Keys of pseudonyms on the disk.", Some(summary.keys_kept)),
             ("spool_bytes_max", "Bytes that it may hold.", Some(summary.spool_bytes_max)),
             (
                 "uplink_connected",

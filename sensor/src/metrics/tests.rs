@@ -34,6 +34,7 @@ fn everything() -> Summary {
         grace_us: Some(8_000),
         log_fill_permille: Some(3),
         log_fill_permille_max: Some(500),
+        key_epoch: Some(20_261_122),
         uplink_connected: Some(true),
         certificate_ends_unix_s: Some(1_700_500_000),
         not_ip: [("arp", 7)].into(),
@@ -93,8 +94,14 @@ fn the_list_of_metrics() {
         counter spanwatch_records_evicted
         counter spanwatch_records_lost
         counter spanwatch_batches_quarantined
+        counter spanwatch_pseudonyms_given
+        counter spanwatch_pseudonyms_cached
+        counter spanwatch_keys_removed
         counter spanwatch_packets_not_ip
         counter spanwatch_packets_malformed
+        counter spanwatch_records_kept
+        counter spanwatch_packets_kept
+        counter spanwatch_bytes_kept
         counter spanwatch_packets_carried
         counter spanwatch_packets_noted
         counter spanwatch_fragments
@@ -113,6 +120,8 @@ fn the_list_of_metrics() {
         gauge spanwatch_records_pending
         gauge spanwatch_records_waiting
         gauge spanwatch_spool_bytes
+        gauge spanwatch_key_epoch
+        gauge spanwatch_keys_kept
         gauge spanwatch_spool_bytes_max
         gauge spanwatch_uplink_connected
         gauge spanwatch_certificate_ends_unix_s

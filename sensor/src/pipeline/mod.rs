@@ -40,6 +40,7 @@ use uplink::{Outbox, OutboxError, OutboxOptions};
 use crate::aggregate::{Aggregator, FlowTable, Identities};
 use crate::config::{Collector, Config, Cpu, OutputConfigError};
 use crate::metrics::MetricsServer;
+use crate::privacy::{Privacy, PrivacyError, announcement};
 use crate::sink::{Outputs, SealingSettings, Sink, SinkError, UplinkSink};
 use crate::summary::{SUMMARY_NAME, Summary};
 use delivery::{Delivery, Ended, Patience};
@@ -125,6 +126,9 @@ pub enum PipelineError {
         #[source]
         source: OutboxError,
     },
+    /// What goes to the backend cannot be made ready: nothing is sent.
+    #[error("cannot protect addresses on their way to the backend")]
+    Privacy(#[source] PrivacyError),
     /// The system gives no thread, timer or signal handler.
     #[error("cannot start {what}")]
     Start {
@@ -242,6 +246,7 @@ impl Stage {
         self.summary.records_exported = totals.records_exported;
         self.summary.records_unsent = totals.records_unsent;
         self.summary.files_deleted = totals.files_deleted;
+        self.summary.handle_privacy(&totals.privacy);
         self.fill_uplink();
         self.publish_summary();
         self.summary_written = Some(Instant::now());
@@ -359,6 +364,11 @@ fn open_uplink(
         now_ms: wall_ms(),
     })
     .map_err(|source| PipelineError::Uplink { folder: settings.state_dir.clone(), source })?;
+    let privacy = Privacy::open(&config.privacy, &settings.state_dir, wall_ms())
+        .map_err(PipelineError::Privacy)?;
+    for (told, is_warning) in announcement(&config.privacy) {
+        if is_warning { tracing::warn!("{told}") } else { tracing::info!("{told}") }
+    }
     outbox.spool().set_sent_bytes_max(settings.sent_bytes_max.get());
     let totals = outbox.totals();
     // What an earlier identity left is evicted from the start, so it was found, too.
@@ -371,7 +381,7 @@ fn open_uplink(
         batch_interval_ms: settings.batch_interval_ms.get(),
         spool_bytes_max: settings.spool_bytes_max.get(),
     };
-    Ok((UplinkSink::new(outbox, sealing), delivery, waiting))
+    Ok((UplinkSink::new(outbox, privacy, sealing), delivery, waiting))
 }
 
 /// The time of day, milliseconds since the Unix epoch; 0 on a machine whose clock stands before it.

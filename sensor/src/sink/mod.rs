@@ -17,6 +17,8 @@ use std::io;
 use flow::{Books, Record};
 use thiserror::Error;
 
+use crate::privacy::PrivacyTotals;
+
 pub use self::parquet::ParquetSink;
 pub use files::{Files, Rotation};
 pub use ipfix::{IpfixSettings, IpfixSink, ipfix_messages};
@@ -79,6 +81,8 @@ pub struct SinkTotals {
     pub records_unsent: u64,
     /// Complete files that were deleted because there were too many.
     pub files_deleted: u64,
+    /// What was kept at home, and which pseudonyms were given, on the way to the backend.
+    pub privacy: PrivacyTotals,
 }
 
 /// Where records go.
@@ -254,6 +258,12 @@ impl Outputs {
                 records_exported: sum.records_exported + one.records_exported,
                 records_unsent: sum.records_unsent + one.records_unsent,
                 files_deleted: sum.files_deleted + one.files_deleted,
+                // There is one link at most.
+                privacy: if one.privacy == PrivacyTotals::default() {
+                    sum.privacy
+                } else {
+                    one.privacy
+                },
             },
         )
     }
@@ -302,7 +312,7 @@ impl Outputs {
             records_out: self.books.records_out,
             records_sealed: totals.records_sealed,
             records_evicted: totals.records_evicted,
-            ..*captured
+            ..totals.privacy.books(*captured)
         };
     }
 

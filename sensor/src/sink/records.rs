@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use flow::{
-    Direction, EndReason, Handshake, Outer, Record, RoleEvidence, Tunnel, TunnelKind, Vlans,
+    Direction, EndReason, Handshake, Outer, Pseudonyms, Record, RoleEvidence, Tunnel, TunnelKind,
+    Vlans,
 };
 
 fn ip(text: &str) -> IpAddr {
@@ -49,6 +50,7 @@ pub(super) fn web() -> Record {
         role: RoleEvidence::Handshake,
         end_reason: EndReason::EndOfFlow,
         folded: false,
+        pseudonyms: Pseudonyms::default(),
     }
 }
 

@@ -20,6 +20,7 @@ use serde::Serialize;
 
 use crate::aggregate::AggregatorTotals;
 use crate::pipeline::{FoldingTotals, PortCounts};
+use crate::privacy::PrivacyTotals;
 use crate::traits::{FRAGMENT_NAMES, PacketTraits};
 
 pub use capture::{
@@ -167,6 +168,22 @@ pub struct Summary {
     pub records_evicted: u64,
     /// Records that could not be sealed because the spool could not be written.
     pub records_lost: u64,
+    /// What was kept at home and not sent to the backend, by reason: records.
+    pub records_kept: BTreeMap<&'static str, u64>,
+    /// Packets in them.
+    pub packets_kept: BTreeMap<&'static str, u64>,
+    /// Layer-2 bytes in them.
+    pub bytes_kept: BTreeMap<&'static str, u64>,
+    /// Addresses that were sent as pseudonyms.
+    pub pseudonyms_given: u64,
+    /// Those of them whose pseudonym was still in memory.
+    pub pseudonyms_cached: u64,
+    /// The number of the key epoch of pseudonyms; unknown where there are none.
+    pub key_epoch: Option<u32>,
+    /// Keys of pseudonyms on the disk, the current one included.
+    pub keys_kept: u64,
+    /// Keys that were removed since the start because they were old.
+    pub keys_removed: u64,
     /// Bytes in the spool.
     pub spool_bytes: u64,
     /// Bytes that it may hold.
@@ -236,6 +253,22 @@ impl Summary {
             && totals.packets_in == books.packets_in_flows
             && folding.packets_in == books.packets_folded
             && (!self.finished || self.packets_in_open == 0);
+    }
+
+    /// Takes over what was done on the way to the backend.
+    pub(crate) fn handle_privacy(&mut self, totals: &PrivacyTotals) {
+        if !self.has_uplink() {
+            return;
+        }
+        let kept = [("internal", totals.internal), ("trusted", totals.trusted)];
+        self.records_kept = kept.map(|(reason, kept)| (reason, kept.records)).into();
+        self.packets_kept = kept.map(|(reason, kept)| (reason, kept.packets)).into();
+        self.bytes_kept = kept.map(|(reason, kept)| (reason, kept.bytes)).into();
+        self.pseudonyms_given = totals.pseudonyms_given;
+        self.pseudonyms_cached = totals.pseudonyms_cached;
+        self.key_epoch = totals.key_epoch;
+        self.keys_kept = totals.keys_kept;
+        self.keys_removed = totals.keys_removed;
     }
 
     /// Takes over what is known of the interfaces.
@@ -422,6 +455,27 @@ impl Summary {
 
     /// Where the records are.
     fn delivery_text(&self, text: &mut String) {
+        let kept = |kept: &BTreeMap<_, u64>, reason| kept.get(reason).copied().unwrap_or(0);
+        if self.records_kept.values().sum::<u64>() + self.pseudonyms_given > 0 {
+            let epoch = self.key_epoch.map_or_else(
+                || "no pseudonyms".to_owned(),
+                |epoch| {
+                    format!(
+                        "{} addresses sent as pseudonyms of key epoch {epoch}",
+                        grouped(self.pseudonyms_given)
+                    )
+                },
+            );
+            line(
+                text,
+                "privacy",
+                &format!(
+                    "{} internal and {} trusted records kept at home; {epoch}",
+                    grouped(kept(&self.records_kept, "internal")),
+                    grouped(kept(&self.records_kept, "trusted"))
+                ),
+            );
+        }
         if self.records_sealed + self.records_lost > 0 {
             line(
                 text,

@@ -4,9 +4,9 @@
 //! member        u8 length, text            object    32 bytes, SHA-256
 //! sensor        u8 length, text            previous  32 bytes, BLAKE3
 //! boot epoch    u64                        version   u8 length, text
-//! sequence      u64                        known     u8: bit 0 nic_received, bit 1 nic_missed
-//! start_ms      u64                        books     12 x u64, in the order of flow::Books; 0 where unknown
-//! end_ms        u64
+//! sequence      u64                        known     u8: bit 0 nic_received, bit 1 nic_missed, bit 2 key epoch
+//! start_ms      u64                        books     16 x u64, in the order of flow::Books; 0 where unknown
+//! end_ms        u64                        key epoch u32; 0 where there is none
 //! sealed_ms     u64
 //! records       u32
 //! ```
@@ -48,8 +48,13 @@ pub(super) fn encode(header: &BatchHeader, out: &mut Vec<u8>) {
         records_out,
         records_sealed,
         records_evicted,
+        records_kept_internal,
+        records_kept_trusted,
+        packets_kept_internal,
+        packets_kept_trusted,
     } = header.books;
-    out.push(u8::from(nic_received.is_some()) | u8::from(nic_missed.is_some()) << 1);
+    let known = [nic_received.is_some(), nic_missed.is_some(), header.key_epoch.is_some()];
+    out.push(known.into_iter().rev().fold(0, |bits, is_known| bits << 1 | u8::from(is_known)));
     for number in [
         nic_received.unwrap_or(0),
         nic_missed.unwrap_or(0),
@@ -63,9 +68,14 @@ pub(super) fn encode(header: &BatchHeader, out: &mut Vec<u8>) {
         records_out,
         records_sealed,
         records_evicted,
+        records_kept_internal,
+        records_kept_trusted,
+        packets_kept_internal,
+        packets_kept_trusted,
     ] {
         out.extend_from_slice(&number.to_le_bytes());
     }
+    out.extend_from_slice(&header.key_epoch.unwrap_or(0).to_le_bytes());
 }
 
 fn text(text: &str, out: &mut Vec<u8>) {
@@ -77,7 +87,7 @@ fn text(text: &str, out: &mut Vec<u8>) {
 /// Reads a header.
 pub(super) fn decode(bytes: &[u8]) -> Result<BatchHeader, DecodeError> {
     let mut reader = Reader::new(PLACE, bytes);
-    let header = BatchHeader {
+    let mut header = BatchHeader {
         member: name(&mut reader, "member")?,
         sensor: name(&mut reader, "sensor")?,
         boot_epoch: reader.u64("boot epoch")?,
@@ -89,8 +99,16 @@ pub(super) fn decode(bytes: &[u8]) -> Result<BatchHeader, DecodeError> {
         object_sha256: reader.array("object")?,
         previous_blake3: reader.array("previous")?,
         sensor_version: version(&mut reader)?,
-        books: books(&mut reader)?,
+        books: Books::default(),
+        key_epoch: None,
     };
+    let offset = reader.offset();
+    let known = reader.u8("known")?;
+    if known > 7 {
+        return Err(reader.value_at("known", offset, u64::from(known), "a set of three bits"));
+    }
+    header.books = books(&mut reader, known)?;
+    header.key_epoch = key_epoch(&mut reader, known & 4 != 0)?;
     reader.end()?;
     Ok(header)
 }
@@ -132,12 +150,20 @@ fn version(reader: &mut Reader<'_>) -> Result<String, DecodeError> {
     Ok(text.to_owned())
 }
 
-fn books(reader: &mut Reader<'_>) -> Result<Books, DecodeError> {
+fn key_epoch(reader: &mut Reader<'_>, is_there: bool) -> Result<Option<u32>, DecodeError> {
     let offset = reader.offset();
-    let known = reader.u8("known")?;
-    if known > 3 {
-        return Err(reader.value_at("known", offset, u64::from(known), "a set of two bits"));
+    let number = reader.u32("key epoch")?;
+    match (is_there, number) {
+        (true, 0) => Err(reader.value_at("key epoch", offset, 0, "at least 1")),
+        (true, number) => Ok(Some(number)),
+        (false, 0) => Ok(None),
+        (false, number) => {
+            Err(reader.value_at("key epoch", offset, u64::from(number), "0 where there is none"))
+        }
     }
+}
+
+fn books(reader: &mut Reader<'_>, known: u8) -> Result<Books, DecodeError> {
     let nic_received = optional(reader, "nic_received", known & 1 != 0)?;
     let nic_missed = optional(reader, "nic_missed", known & 2 != 0)?;
     Ok(Books {
@@ -153,6 +179,10 @@ fn books(reader: &mut Reader<'_>) -> Result<Books, DecodeError> {
         records_out: reader.u64("records_out")?,
         records_sealed: reader.u64("records_sealed")?,
         records_evicted: reader.u64("records_evicted")?,
+        records_kept_internal: reader.u64("records_kept_internal")?,
+        records_kept_trusted: reader.u64("records_kept_trusted")?,
+        packets_kept_internal: reader.u64("packets_kept_internal")?,
+        packets_kept_trusted: reader.u64("packets_kept_trusted")?,
     })
 }
 

@@ -74,6 +74,9 @@ pub struct BatchHeader {
     pub previous_blake3: [u8; 32],
     /// Version of the sensor that sealed it.
     pub sensor_version: String,
+    /// Which of the sensor's keys has made the pseudonyms in it; `None` when the sensor sends addresses as they are.
+    /// Never 0.
+    pub key_epoch: Option<u32>,
 }
 
 impl BatchHeader {
@@ -129,6 +132,15 @@ pub enum SealError {
     /// A sequence of 0.
     #[error("the sequence is 0; the first batch of a boot epoch is 1")]
     Sequence,
+    /// A key epoch of 0.
+    #[error("the key epoch is 0; the smallest is 1")]
+    KeyEpoch,
+    /// A pseudonym of an unknown key.
+    #[error("record {number} has a pseudonym, and the header has no key epoch")]
+    Pseudonym {
+        /// Which record, from 0.
+        number: usize,
+    },
     /// The sensor's version is too long.
     #[error("the sensor version has {0} bytes, more than {SENSOR_VERSION_LENGTH_MAX}")]
     Version(usize),
@@ -275,11 +287,17 @@ fn check(header: &BatchHeader, records: &[Record]) -> Result<(), SealError> {
     if header.sensor_version.len() > SENSOR_VERSION_LENGTH_MAX {
         return Err(SealError::Version(header.sensor_version.len()));
     }
+    if header.key_epoch == Some(0) {
+        return Err(SealError::KeyEpoch);
+    }
     let mut range = records.first().map(|first| (first.start_ms, first.end_ms));
-    for (number, Record { start_ms, end_ms, .. }) in records.iter().enumerate() {
+    for (number, Record { start_ms, end_ms, pseudonyms, .. }) in records.iter().enumerate() {
         if end_ms < start_ms {
             let (start_ms, end_ms) = (*start_ms, *end_ms);
             return Err(SealError::Backwards { number, start_ms, end_ms });
+        }
+        if header.key_epoch.is_none() && pseudonyms.any() {
+            return Err(SealError::Pseudonym { number });
         }
         range = range.map(|(first, last)| (first.min(*start_ms), last.max(*end_ms)));
     }
@@ -358,7 +376,8 @@ pub fn open_signed(bytes: &[u8], public_key: &[u8; PUBLIC_KEY_LENGTH]) -> Result
 fn decode(parts: &Parts<'_>) -> Result<Batch, OpenError> {
     let header = header::decode(parts.header)?;
     let count = usize::try_from(header.records).unwrap_or(0);
-    let (records, range) = columns::decode(parts.columns, count, header.end_ms)?;
+    let (records, range) =
+        columns::decode(parts.columns, count, header.end_ms, header.key_epoch.is_some())?;
     let header_range = (header.start_ms, header.end_ms);
     let range = range.unwrap_or((header.sealed_ms, header.sealed_ms));
     if header_range != range {

@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use flow::{
-    Books, Direction, EndReason, Handshake, Outer, Record, RoleEvidence, Tunnel, TunnelKind, Vlans,
+    Books, Direction, EndReason, Handshake, Outer, Pseudonyms, Record, RoleEvidence, Tunnel,
+    TunnelKind, Vlans,
 };
 use proptest::prelude::*;
 
@@ -45,10 +46,15 @@ fn header_for(records: &[Record]) -> BatchHeader {
             records_out: 10,
             records_sealed: 11,
             records_evicted: 12,
+            records_kept_internal: 13,
+            records_kept_trusted: 14,
+            packets_kept_internal: 15,
+            packets_kept_trusted: 16,
         },
         object_sha256: [0xaa; 32],
         previous_blake3: [0xbb; 32],
         sensor_version: "0.1.0".to_owned(),
+        key_epoch: Some(20_261_121),
     }
 }
 
@@ -87,6 +93,7 @@ fn extremes() -> Vec<Record> {
             role: RoleEvidence::Guess,
             end_reason: EndReason::LackOfResources,
             folded: false,
+            pseudonyms: Pseudonyms { initiator: true, responder: true },
         },
         Record { initiator: IpAddr::V6(Ipv6Addr::UNSPECIFIED), ..base },
     ]
@@ -191,7 +198,7 @@ fn damaged_bytes_with_a_right_checksum_are_errors_and_never_panics() {
     let mut decoded = 0;
     for _ in 0..20_000 {
         let body = damage(&mut random, &columns_plain);
-        decoded += usize::from(columns::decode(&body, records.len(), end_ms).is_ok());
+        decoded += usize::from(columns::decode(&body, records.len(), end_ms, true).is_ok());
         drop(header::decode(&damage(&mut random, &header_plain)));
         let mut whole = damage(&mut random, &bytes[..bytes.len() - 96]);
         let checksum = *blake3::hash(&whole).as_bytes();
@@ -234,7 +241,7 @@ fn a_bomb_of_records_is_refused_before_it_is_unpacked() {
         "{error}"
     );
     // A section that says it has many shapes although there are few records.
-    let error = columns::decode(&[0xff, 0xff, 3, 1, 0], 2, 0).expect_err("too many");
+    let error = columns::decode(&[0xff, 0xff, 3, 1, 0], 2, 0, true).expect_err("too many");
     let text = "column section: shapes at offset 0 is 65535, not at most one for each record";
     assert_eq!(error.to_string(), text);
 }
@@ -253,10 +260,39 @@ fn a_header_that_contradicts_the_records_is_not_sealed() {
     assert!(matches!(sealed(|h| h.start_ms = 0), SealError::TimeRange { .. }));
     assert!(matches!(sealed(|h| h.sequence = 0), SealError::Sequence));
     assert!(matches!(sealed(|h| h.sensor_version = "v".repeat(65)), SealError::Version(65)));
+    assert!(matches!(sealed(|h| h.key_epoch = Some(0)), SealError::KeyEpoch));
     let mut backwards = records.clone();
     backwards[1].start_ms = backwards[1].end_ms + 1;
     let error = seal(&header_for(&backwards), &backwards, &key).expect_err("ends before it starts");
     assert!(matches!(error, SealError::Backwards { number: 1, .. }));
+}
+
+#[test]
+fn a_pseudonym_is_of_a_key_epoch() {
+    let mut records = realistic(11, 4);
+    records[2].pseudonyms.responder = true;
+    let header = BatchHeader { key_epoch: None, ..header_for(&records) };
+    let error = seal(&header, &records, &fixed_key()).expect_err("of which key?");
+    assert!(matches!(error, SealError::Pseudonym { number: 2 }), "{error}");
+    let (mut columns_plain, end_ms) = (Vec::new(), header.end_ms);
+    columns::Encoder::new(true).encode(&records, end_ms, &mut columns_plain);
+    assert!(columns::decode(&columns_plain, 4, end_ms, true).is_ok());
+    let error = columns::decode(&columns_plain, 4, end_ms, false).expect_err("of which key?");
+    assert!(error.to_string().contains("since there is no key epoch"), "{error}");
+
+    // No key epoch is no key epoch, and not number 0; one that is there is not 0.
+    let mut bytes = Vec::new();
+    header::encode(&header, &mut bytes);
+    assert_eq!(header::decode(&bytes).expect("whole").key_epoch, None);
+    let last = bytes.len() - 1;
+    bytes[last] = 1;
+    let error = header::decode(&bytes).expect_err("a number where there is none");
+    assert!(error.to_string().contains("not 0 where there is none"), "{error}");
+    let mut bytes = Vec::new();
+    header::encode(&header_for(&records), &mut bytes);
+    bytes[last - 3..].fill(0);
+    let error = header::decode(&bytes).expect_err("no number where there is one");
+    assert!(error.to_string().contains("key epoch"), "{error}");
 }
 
 #[test]
@@ -308,6 +344,7 @@ prop_compose! {
         from_responder in any_direction(),
         (handshake, role, end_reason, folded) in (0..=5_u8, 1..=4_u8, 1..=5_u8, any::<bool>()),
         (handshake_rtt_us, interface) in (any::<Option<u32>>(), 0..=Record::INTERFACE_MAX),
+        (initiator_pseudonym, responder_pseudonym) in any::<(bool, bool)>(),
     ) -> Record {
         Record {
             start_ms: one.min(other),
@@ -327,6 +364,10 @@ prop_compose! {
             role: RoleEvidence::try_from(role).expect("in range"),
             end_reason: EndReason::try_from(end_reason).expect("in range"),
             folded,
+            pseudonyms: Pseudonyms {
+                initiator: initiator_pseudonym,
+                responder: responder_pseudonym,
+            },
         }
     }
 }

@@ -43,6 +43,7 @@ fn sealed(key: Key) -> Vec<u8> {
             object_sha256: [0; 32],
             previous_blake3: [0; 32],
             sensor_version: String::new(),
+            key_epoch: None,
         };
         let sealed = KEY.with(|signer| seal(&header, &records, signer));
         sealed.expect("the header fits the records").to_vec()

@@ -31,6 +31,7 @@ fn batch(sequence: u64) -> Vec<u8> {
         object_sha256: [0; 32],
         previous_blake3: [0; 32],
         sensor_version: "0.1.0".to_owned(),
+        key_epoch: None,
     };
     seal(&header, &records, &SigningKey::generate().expect("random")).expect("right").to_vec()
 }

@@ -114,6 +114,7 @@ fn batch(key: Key, sensor: &str) -> Vec<u8> {
         object_sha256: [0; 32],
         previous_blake3: [0; 32],
         sensor_version: String::new(),
+        key_epoch: None,
     };
     seal(&header, &records, &SigningKey::generate().expect("random")).expect("right").to_vec()
 }

@@ -12,7 +12,7 @@ use super::police::{Backend, Place};
 use super::processes::Process;
 use super::replay::read_books;
 use super::summary::Summary;
-use super::{Demo, ExpectedFinding, publish};
+use super::{Demo, ExpectedFinding, privacy, publish};
 use crate::shell;
 
 /// The attacks that [`traffic`] makes.
@@ -40,9 +40,11 @@ pub(super) fn run(demo: &Demo<'_>, out: &Path, once: bool) -> Result<Summary> {
     let police = Place::Lab(&lab, Host::Police);
     let serving = demo.stage.step("The backend serves", |_| backend.serve(demo, police))?;
     let state = demo.data.join("sensor");
+    let config = privacy::configure(demo, privacy::MEMBER)?;
     demo.stage.step("The sensor enrols with a one-time code", |_| {
         let mut enroll = Place::Lab(&lab, Host::Sensor).command("spanwatch-sensor");
-        shell::read(enroll.args(["enroll", &member.code, "--state-dir"]).arg(&state))
+        enroll.args(["enroll", &member.code, "--state-dir"]).arg(&state);
+        shell::read(enroll.arg("--config").arg(&config))
     })?;
     let summary_file = demo.data.join("sensor-summary.json");
     let sensor = demo.stage.step("The sensor watches the mirror port with XDP", |_| {
@@ -60,8 +62,11 @@ pub(super) fn run(demo: &Demo<'_>, out: &Path, once: bool) -> Result<Summary> {
     demo.stage.step("The sensor delivers what it has and ends", |_| sensor.end())?;
 
     let books = read_books(&summary_file)?;
-    let summary =
-        Summary::new("live", Some(injected), books, backend.rows_stored()?, backend.findings()?);
+    let findings =
+        demo.stage.step("The member's sensor reveals its own in the findings", |_| {
+            privacy::reveal(&state, backend.findings()?)
+        })?;
+    let summary = Summary::new("live", Some(injected), books, backend.rows_stored()?, findings);
     demo.stage.step("The report is written", |_| backend.report(&member, out))?;
     publish(demo, &summary, out)?;
     if !once {
@@ -78,7 +83,7 @@ fn start_sensor(demo: &Demo<'_>, lab: &Lab, state: &Path, summary: &PathBuf) -> 
     }
     let mut run = Place::Lab(lab, Host::Sensor).command("spanwatch-sensor");
     run.args(["run", "--interface", "mirror0", "--output", "uplink", "--state-dir"]).arg(state);
-    run.arg("--summary").arg(summary);
+    run.arg("--summary").arg(summary).arg("--config").arg(demo.data.join(privacy::CONFIG_NAME));
     let mut sensor = Process::start("sensor", &demo.data, &mut run)?;
     demo.interrupted.wait_for("the sensor to attach", READY_TIMEOUT, || {
         sensor.ensure_running()?;

@@ -4,6 +4,7 @@
 mod lab;
 mod live;
 mod police;
+mod privacy;
 mod processes;
 mod replay;
 mod stage;

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::Demo;
 use super::lab::{Host, Lab};
 use super::processes::Process;
-use super::summary::{self, Found};
+use super::summary::{self, Scoped};
 use crate::shell;
 
 /// Name of the file that marks a folder as the demo's own.
@@ -96,7 +96,7 @@ impl Backend {
     }
 
     /// The alerts.
-    pub(super) fn findings(&self) -> Result<Vec<Found>> {
+    pub(super) fn findings(&self) -> Result<Vec<Scoped>> {
         summary::findings(&shell::read(self.command("findings").arg("--json"))?)
     }
 

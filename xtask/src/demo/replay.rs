@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use super::police::{Backend, Place};
 use super::processes::Process;
 use super::summary::{SensorBooks, Summary};
-use super::{Demo, ExpectedFinding, publish};
+use super::{Demo, ExpectedFinding, privacy, publish};
 use crate::shell;
 
 /// A capture of any length a person would try a demo with.
@@ -47,22 +47,28 @@ pub(super) fn run(
     let serving =
         demo.stage.step("The backend serves", |_| backend.serve(demo, Place::Loopback))?;
     let sensor = demo.data.join("sensor");
+    let told = if mode == "capture" { privacy::CAPTURE } else { privacy::MEMBER };
+    let config = privacy::configure(demo, told)?;
     demo.stage.step("The sensor enrols with a one-time code", |_| {
         let mut enroll = Place::Loopback.command("spanwatch-sensor");
-        shell::read(enroll.args(["enroll", &member.code, "--state-dir"]).arg(&sensor))
+        enroll.args(["enroll", &member.code, "--state-dir"]).arg(&sensor);
+        shell::read(enroll.arg("--config").arg(&config))
     })?;
     let summary_file = demo.data.join("sensor-summary.json");
     demo.stage.step("The capture is replayed and delivered", |_| {
         let mut replay = Place::Loopback.command("spanwatch-sensor");
         replay.arg("replay").arg(capture).args(["--output", "uplink", "--state-dir"]).arg(&sensor);
-        replay.arg("--summary").arg(&summary_file);
+        replay.arg("--summary").arg(&summary_file).arg("--config").arg(&config);
         Process::start("sensor", &demo.data, &mut replay)?.finish(&demo.interrupted, REPLAY_TIMEOUT)
     })?;
     serving.end()?;
     let books = read_books(&summary_file)?;
     let frames = count_frames(capture)?;
-    let summary =
-        Summary::new(mode, Some(frames), books, backend.rows_stored()?, backend.findings()?);
+    let findings =
+        demo.stage.step("The member's sensor reveals its own in the findings", |_| {
+            privacy::reveal(&sensor, backend.findings()?)
+        })?;
+    let summary = Summary::new(mode, Some(frames), books, backend.rows_stored()?, findings);
     demo.stage.step("The report is written", |_| backend.report(&member, out))?;
     publish(demo, &summary, out)?;
     Ok(summary)

@@ -15,6 +15,14 @@ pub(super) struct Found {
     pub(super) target: Option<String>,
 }
 
+/// One finding with the key that its pseudonyms are of.
+#[derive(Debug)]
+pub(super) struct Scoped {
+    pub(super) finding: Found,
+    /// `None`: there are none in it.
+    pub(super) key_epoch: Option<u32>,
+}
+
 impl Found {
     pub(super) fn new(kind: &str, source: Option<&str>, target: Option<&str>) -> Self {
         let owned = |text: Option<&str>| text.map(str::to_owned);
@@ -136,16 +144,17 @@ impl Summary {
 
 /// The alerts among what `spanwatch-backend findings --json` prints; what is only classified (backscatter) is
 /// none.
-pub(super) fn findings(json: &str) -> Result<Vec<Found>> {
+pub(super) fn findings(json: &str) -> Result<Vec<Scoped>> {
     let all: Vec<Value> = serde_json::from_str(json).context("the findings are no JSON list")?;
     let mut found = Vec::new();
     for value in all {
+        let key_epoch = value["key_scope"]["key_epoch"].as_u64();
+        let key_epoch = key_epoch.map(u32::try_from).transpose().context("no key epoch")?;
         let finding: Found =
             serde_json::from_value(value).context("a finding lacks kind, source or target")?;
         if finding.kind != "backscatter" {
-            found.push(finding);
+            found.push(Scoped { finding, key_epoch });
         }
     }
-    found.sort();
     Ok(found)
 }

@@ -1,7 +1,7 @@
 //! Takes a member and a period; gives what a report says about them, from lake and database. Never judges: what
 //! is an attack, the findings say; here is only counted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -10,7 +10,7 @@ use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Int64Type};
 use datafusion::prelude::SessionContext;
-use detect::{Finding, Kind, Prefix};
+use detect::{Finding, KeyScope, Kind, Prefix};
 use flow::Books;
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -18,7 +18,7 @@ use jiff::tz::TimeZone;
 
 use crate::database::{BatchRow, Database, Member};
 use crate::ingest::now_ms;
-use crate::lake::{TIME_MS_MAX, address_bytes, address_from_bytes, hex};
+use crate::lake::{TIME_MS_MAX, address_bytes, address_from_bytes, hex, key_scopes};
 use crate::report::model::{
     Coverage, Interval, Period, PeriodName, PortRow, ReportInput, Sent, SourceRow, TargetRow,
 };
@@ -81,6 +81,7 @@ pub async fn gather(
     let batches = database.batches_between(id, period.from_ms, period.to_ms).await?;
     let findings = findings(database, id, period.from_ms, period.to_ms).await?;
     let filter = Filter::new(&member, period)?;
+    let pseudonyms = pseudonyms(session, &member, period, &findings).await?;
     Ok(ReportInput {
         member_name: member.name.clone(),
         member: id.to_owned(),
@@ -91,16 +92,28 @@ pub async fn gather(
         period,
         coverage: coverage(database, &member, &batches).await?,
         campaigns_before: campaigns_before(database, id, period).await?,
-        sources: sources(session, &filter, &findings).await?,
+        sources: sources(session, &filter, &findings, &pseudonyms).await?,
         ports: ports(session, &filter).await?,
         targets: targets(session, &filter).await?,
         sent: Sent {
             batches: batches.len() as u64,
             bytes: Some(batches.iter().map(|batch| batch.bytes).sum()),
             records: batches.iter().map(|batch| batch.records).sum(),
+            keys: keys(&batches),
+            batches_in_clear: batches.iter().filter(|batch| batch.key_epoch.is_none()).count()
+                as u64,
         },
+        pseudonyms,
         findings,
     })
+}
+
+/// The keys whose pseudonyms batches have, each once.
+fn keys(batches: &[BatchRow]) -> Vec<KeyScope> {
+    let key = |batch: &BatchRow| {
+        batch.key_epoch.map(|key_epoch| KeyScope { sensor: batch.sensor.clone(), key_epoch })
+    };
+    batches.iter().filter_map(key).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// The end is the newest data, so that a report of yesterday's capture is not empty.
@@ -217,6 +230,8 @@ fn add_books(coverage: &mut Coverage, before: &Books, after: &Books) {
     coverage.packets_folded += more(|books| books.packets_folded);
     coverage.packets_duplicate += more(|books| books.packets_duplicate);
     coverage.records_evicted += more(|books| books.records_evicted);
+    coverage.records_kept_internal += more(|books| books.records_kept_internal);
+    coverage.records_kept_trusted += more(|books| books.records_kept_trusted);
     let missed =
         after.nic_missed.zip(before.nic_missed).map(|(after, before)| after.saturating_sub(before));
     coverage.frames_missed =
@@ -258,7 +273,12 @@ impl Filter {
             from_ms / MS_A_DAY,
             to_ms / MS_A_DAY,
         );
-        let inbound = format!("{} AND NOT {}", own("responder")?, own("initiator")?);
+        // A pseudonym is of an own client, whatever ranges are known here.
+        let inbound = format!(
+            "({} OR responder_pseudonym) AND NOT ({} OR initiator_pseudonym)",
+            own("responder")?,
+            own("initiator")?
+        );
         Ok(Self { rows, inbound })
     }
 }
@@ -293,21 +313,71 @@ fn numbers(rows: &RecordBatch, column: usize) -> anyhow::Result<Vec<u64>> {
     column.as_primitive::<Int64Type>().values().iter().map(|n| Ok(u64::try_from(*n)?)).collect()
 }
 
+/// Sensor and number of the key where a column is a pseudonym, else NULL: what rows of equal addresses have to have in
+/// common to be of one host.
+fn scope_columns(column: &str) -> [String; 2] {
+    ["sensor", "key_epoch"].map(|part| format!("CASE WHEN {column}_pseudonym THEN {part} END"))
+}
+
+/// The addresses in findings that are pseudonyms, each with its key.
+async fn pseudonyms(
+    session: &SessionContext,
+    member: &Member,
+    period: Period,
+    findings: &[Finding],
+) -> anyhow::Result<BTreeSet<(IpAddr, KeyScope)>> {
+    let mut found = BTreeSet::new();
+    let named: Vec<&Finding> = findings.iter().filter(|it| it.key_scope.is_some()).collect();
+    let addresses_named = named.iter().flat_map(|it| [it.source, it.target]).flatten();
+    let list: BTreeSet<String> =
+        addresses_named.map(|address| format!("X'{}'", hex(&address_bytes(address)))).collect();
+    let Some(first_ms) = named.iter().map(|it| it.first_ms).min().filter(|_| !list.is_empty())
+    else {
+        return Ok(found);
+    };
+    // What a finding rests on may lie outside of the period.
+    let last_ms = named.iter().map(|it| it.last_ms).max().unwrap_or(first_ms);
+    let wide = Period {
+        from_ms: period.from_ms.min(first_ms),
+        to_ms: period.to_ms.max(last_ms.saturating_add(1)).min(TIME_MS_MAX),
+        ..period
+    };
+    let rows = Filter::new(member, wide)?.rows;
+    let list = list.into_iter().collect::<Vec<_>>().join(", ");
+    for column in ["initiator", "responder"] {
+        let sql = format!(
+            "SELECT DISTINCT {column}, sensor, key_epoch FROM flows \
+             WHERE {rows} AND {column}_pseudonym AND {column} IN ({list})"
+        );
+        for rows in ask(session, &sql).await? {
+            let scopes = key_scopes(&rows)?.into_iter();
+            let pairs = addresses(&rows, 0)?.into_iter().zip(scopes);
+            found.extend(pairs.filter_map(|(address, scope)| Some((address, scope?))));
+        }
+    }
+    Ok(found)
+}
+
 /// The sources that findings name, with what they did. An own host that calls out, and a host whose answers were
 /// provoked in its name, are no attackers.
 async fn sources(
     session: &SessionContext,
     filter: &Filter,
     findings: &[Finding],
+    pseudonyms: &BTreeSet<(IpAddr, KeyScope)>,
 ) -> anyhow::Result<Vec<SourceRow>> {
-    let mut rows: BTreeMap<IpAddr, SourceRow> = BTreeMap::new();
+    let mut rows: BTreeMap<(IpAddr, Option<KeyScope>), SourceRow> = BTreeMap::new();
     for finding in findings {
         let Some(address) = finding.source else { continue };
         if matches!(finding.kind, Kind::Beacon | Kind::Backscatter) {
             continue;
         }
-        let row = rows.entry(address).or_insert_with(|| SourceRow {
+        // A pseudonym under another key is another host.
+        let is_known = |scope: &KeyScope| pseudonyms.contains(&(address, scope.clone()));
+        let pseudonym = finding.key_scope.clone().filter(is_known);
+        let row = rows.entry((address, pseudonym.clone())).or_insert_with(|| SourceRow {
             address,
+            pseudonym,
             attempts: 0,
             targets: 0,
             kinds: Vec::new(),
@@ -325,22 +395,29 @@ async fn sources(
         }
     }
     let mut rows: Vec<SourceRow> = rows.into_values().collect();
-    rows.sort_by(|a, b| b.attempts.cmp(&a.attempts).then(a.address.cmp(&b.address)));
+    rows.sort_by(|a, b| {
+        let by_name = || (a.address, &a.pseudonym).cmp(&(b.address, &b.pseudonym));
+        b.attempts.cmp(&a.attempts).then_with(by_name)
+    });
     rows.truncate(ROWS_MAX);
     if rows.is_empty() {
         return Ok(rows);
     }
     let list: Vec<String> =
         rows.iter().map(|row| format!("X'{}'", hex(&address_bytes(row.address)))).collect();
+    let [sensor, key_epoch] = scope_columns("initiator");
     let sql = format!(
-        "SELECT initiator, count(DISTINCT responder) FROM flows WHERE {} AND initiator IN ({}) \
-         GROUP BY initiator",
+        "SELECT initiator, count(DISTINCT responder), {sensor} AS sensor, {key_epoch} AS key_epoch \
+         FROM flows WHERE {} AND initiator IN ({}) GROUP BY initiator, {sensor}, {key_epoch}",
         filter.rows,
         list.join(", ")
     );
     for found in ask(session, &sql).await? {
-        for (address, targets) in addresses(&found, 0)?.into_iter().zip(numbers(&found, 1)?) {
-            if let Some(row) = rows.iter_mut().find(|row| row.address == address) {
+        let scopes = key_scopes(&found)?;
+        let counted = addresses(&found, 0)?.into_iter().zip(numbers(&found, 1)?).zip(scopes);
+        for ((address, targets), scope) in counted {
+            let is_it = |row: &&mut SourceRow| row.address == address && row.pseudonym == scope;
+            if let Some(row) = rows.iter_mut().find(is_it) {
                 row.targets = targets;
             }
         }
@@ -378,10 +455,12 @@ async fn ports(session: &SessionContext, filter: &Filter) -> anyhow::Result<Vec<
 }
 
 async fn targets(session: &SessionContext, filter: &Filter) -> anyhow::Result<Vec<TargetRow>> {
+    let [sensor, key_epoch] = scope_columns("responder");
     let sql = format!(
         "SELECT responder, count(*) AS attempts, count(DISTINCT initiator), \
-         count(DISTINCT CASE WHEN {ANSWERED} AND protocol IN (6, 17) THEN responder_port END) \
-         FROM flows WHERE {} AND {} GROUP BY responder \
+         count(DISTINCT CASE WHEN {ANSWERED} AND protocol IN (6, 17) THEN responder_port END), \
+         {sensor} AS sensor, {key_epoch} AS key_epoch \
+         FROM flows WHERE {} AND {} GROUP BY responder, {sensor}, {key_epoch} \
          ORDER BY attempts DESC, responder LIMIT {ROWS_MAX}",
         filter.rows, filter.inbound
     );
@@ -390,9 +469,11 @@ async fn targets(session: &SessionContext, filter: &Filter) -> anyhow::Result<Ve
         let address = addresses(&rows, 0)?;
         let [attempts, sources, ports] =
             [numbers(&rows, 1)?, numbers(&rows, 2)?, numbers(&rows, 3)?];
+        let scopes = key_scopes(&rows)?;
         for row in 0..rows.num_rows() {
             targets.push(TargetRow {
                 address: address[row],
+                pseudonym: scopes[row].clone(),
                 attempts: attempts[row],
                 sources: sources[row],
                 ports_answering: ports[row],

@@ -48,6 +48,10 @@ fn a_busy_week_says_what_to_do() {
         "3 fewer",
         "443 TCP Web (HTTPS) 37,841 37,650 answered 120 times",
         "902,114 flow records in 1,007 signed batches, 14 MB in all",
+        "198.51.100.5 own client, pseudonym of key epoch 20261101 of harbourside-joinery-01 41 19 0",
+        "12,345 records of traffic within your own network and 1 record of traffic with networks that you trust were \
+         kept at your site.",
+        "as pseudonyms, of key epoch 20261101 of sensor harbourside-joinery-01.",
         "Cyber Protect officer",
     ] {
         assert!(text.contains(expected), "{expected:?} is not in {text}");

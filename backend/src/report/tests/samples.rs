@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use detect::{Confidence, Finding, Kind, Severity, TrafficDirection};
+use detect::{Confidence, Finding, KeyScope, Kind, Severity, TrafficDirection};
 
 use crate::report::{
     Coverage, Interval, Period, PeriodName, PortRow, ReportInput, Sent, SourceRow, TargetRow,
@@ -46,7 +46,13 @@ pub(crate) fn finding(number: u8, kind: Kind, severity: Severity, summary: &str)
         bytes: 116_638,
         technique: "T1046".into(),
         summary: summary.to_owned(),
+        key_scope: None,
     }
+}
+
+/// The key of the pseudonyms in a busy week.
+pub(crate) fn client_key() -> KeyScope {
+    KeyScope { sensor: "harbourside-joinery-01".to_owned(), key_epoch: 20_261_101 }
 }
 
 fn findings() -> Vec<Finding> {
@@ -182,12 +188,14 @@ pub(crate) fn busy() -> ReportInput {
     };
     let target = |text, attempts, sources, ports_answering| TargetRow {
         address: ip(text),
+        pseudonym: None,
         attempts,
         sources,
         ports_answering,
     };
     let source = |text, attempts, targets, kind, may_be_forged, hour: u64| SourceRow {
         address: ip(text),
+        pseudonym: None,
         attempts,
         targets,
         kinds: vec![kind],
@@ -218,6 +226,8 @@ pub(crate) fn busy() -> ReportInput {
             packets_folded: 0,
             packets_duplicate: 0,
             records_evicted: 0,
+            records_kept_internal: 12_345,
+            records_kept_trusted: 1,
             own_prefixes: vec!["10.20.0.0/16".to_owned(), "198.51.100.0/27".to_owned()],
         },
         findings: findings(),
@@ -241,9 +251,16 @@ pub(crate) fn busy() -> ReportInput {
         targets: vec![
             target("198.51.100.10", 39_811, 37_660, 2),
             target("198.51.100.22", 702, 61, 1),
-            target("198.51.100.5", 41, 19, 0),
+            TargetRow { pseudonym: Some(client_key()), ..target("198.51.100.5", 41, 19, 0) },
         ],
-        sent: Sent { batches: 1_007, bytes: Some(14_202_221), records: 902_114 },
+        sent: Sent {
+            batches: 1_007,
+            bytes: Some(14_202_221),
+            records: 902_114,
+            keys: vec![client_key()],
+            batches_in_clear: 0,
+        },
+        pseudonyms: [(ip("198.51.100.200"), client_key())].into(),
     }
 }
 

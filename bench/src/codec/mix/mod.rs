@@ -31,7 +31,7 @@ mod kinds;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use flow::{Direction, EndReason, Handshake, Outer, Record, RoleEvidence};
+use flow::{Direction, EndReason, Handshake, Outer, Pseudonyms, Record, RoleEvidence};
 
 use draw::{Draw, Quantiles};
 
@@ -178,6 +178,7 @@ fn between(initiator: Host, responder: Host, ports: [u16; 2], protocol: u8) -> R
         role: RoleEvidence::FirstPacket,
         end_reason: EndReason::IdleTimeout,
         folded: false,
+        pseudonyms: Pseudonyms::default(),
     }
 }
 

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 
 use flow::{
-    Direction, EndReason, FlowKey, Handshake, Kind, Outer, Record, RoleEvidence, protocol, tcp_flag,
+    Direction, EndReason, FlowKey, Handshake, Kind, Outer, Pseudonyms, Record, RoleEvidence,
+    protocol, tcp_flag,
 };
 
 use crate::capture::Folded;
@@ -145,6 +146,7 @@ fn record(key: Option<Key>, folded: &Folded) -> Record {
         role: RoleEvidence::Guess,
         end_reason: EndReason::LackOfResources,
         folded: true,
+        pseudonyms: Pseudonyms::default(),
     };
     let Some((key, outer)) = key else { return rest };
     let is_v4 = key.kind().has(Kind::V4);

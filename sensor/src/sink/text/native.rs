@@ -74,7 +74,9 @@ impl Native {
         self.time(out, known.start_ms);
         out.extend_from_slice(b",\"end_time\":");
         self.time(out, known.end_ms);
-        if let Some(id) = self.community_ids.then(|| known.community_id()).flatten() {
+        // Of pseudonyms it would be the identifier of a flow that nobody else has seen.
+        let is_as_seen = self.community_ids && !record.pseudonyms.any();
+        if let Some(id) = is_as_seen.then(|| known.community_id()).flatten() {
             out.extend_from_slice(b",\"community_id\":\"");
             out.extend_from_slice(id.as_str().as_bytes());
             out.push(b'"');
@@ -103,6 +105,13 @@ impl Native {
         word(out, ",\"end_reason\":\"", end_reason_name(known.end_reason));
         if known.folded {
             out.extend_from_slice(b",\"folded\":true");
+        }
+        // Only what was sent to the backend has any.
+        if record.pseudonyms.initiator {
+            out.extend_from_slice(b",\"initiator_pseudonym\":true");
+        }
+        if record.pseudonyms.responder {
+            out.extend_from_slice(b",\"responder_pseudonym\":true");
         }
         out.extend_from_slice(b"}\n");
     }

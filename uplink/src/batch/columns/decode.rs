@@ -365,9 +365,13 @@ struct Groups {
 }
 
 impl Groups {
-    fn read(unpacker: &mut Unpacker<'_>, count: usize) -> Result<Self, DecodeError> {
+    fn read(
+        unpacker: &mut Unpacker<'_>,
+        count: usize,
+        may_have_pseudonyms: bool,
+    ) -> Result<Self, DecodeError> {
         let shape_count = unpacker.number("shapes", count, "at most one for each record")?;
-        let shapes = shape::read(unpacker, shape_count)?;
+        let shapes = shape::read(unpacker, shape_count, may_have_pseudonyms)?;
         let of_record: Vec<u32> = unpacker.column("shape", count)?;
         if let Some(of) = of_record.iter().find(|of| **of as usize >= shape_count) {
             return Err(unpacker.value("shape", 0, u64::from(*of), "a shape's number"));
@@ -399,15 +403,16 @@ impl Groups {
 /// Records, with their earliest start and their latest end if there are any.
 type Ranged = (Vec<Record>, Option<(u64, u64)>);
 
-/// Reads a column section of `count` records, which the caller has bounded.
+/// Reads a column section of `count` records, which the caller has bounded. Pseudonyms are refused unless allowed.
 pub(in crate::batch) fn decode(
     section: &[u8],
     count: usize,
     end_ms: u64,
+    may_have_pseudonyms: bool,
 ) -> Result<Ranged, DecodeError> {
     let mut unpacker = Unpacker::new(section);
     let Groups { by_number: mut groups, of_record, cuts, totals } =
-        Groups::read(&mut unpacker, count)?;
+        Groups::read(&mut unpacker, count, may_have_pseudonyms)?;
     let span = unpacker.varint("end")?;
     let mut ends: Vec<u64> = unpacker.column("end", count)?;
     let mut columns = Columns::read(&mut unpacker, cuts, &totals)?;

@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use flow::{Direction, EndReason, Handshake, Outer, Record, RoleEvidence};
+use flow::{Direction, EndReason, Handshake, Outer, Pseudonyms, Record, RoleEvidence};
 
 use super::distinct::Key;
 use super::packer::Packer;
@@ -22,7 +22,9 @@ const INSTANT: u16 = 128;
 /// Two bits each; see [`Sent`].
 const INITIATOR_SENT: u32 = 8;
 const RESPONDER_SENT: u32 = 10;
-const BITS: u16 = (1 << 12) - 1;
+const INITIATOR_PSEUDONYM: u16 = 1 << 12;
+const RESPONDER_PSEUDONYM: u16 = 1 << 13;
+const BITS: u16 = (1 << 14) - 1;
 
 /// How much a side sent, as far as it decides which columns have values of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +126,8 @@ impl Shape {
             | flag(responder.fragmented, RESPONDER_FRAGMENTED)
             | flag(record.handshake_rtt_us.is_some(), HANDSHAKE_RTT_KNOWN)
             | flag(record.start_ms == record.end_ms, INSTANT)
+            | flag(record.pseudonyms.initiator, INITIATOR_PSEUDONYM)
+            | flag(record.pseudonyms.responder, RESPONDER_PSEUDONYM)
             | (Sent::of(initiator) as u16) << INITIATOR_SENT
             | (Sent::of(responder) as u16) << RESPONDER_SENT;
         let low = u64::from(bits)
@@ -242,6 +246,10 @@ impl Shape {
             role: RoleEvidence::try_from(byte(2)).map_err(unknown(2))?,
             end_reason: EndReason::try_from(byte(3)).map_err(unknown(3))?,
             folded: self.has(FOLDED),
+            pseudonyms: Pseudonyms {
+                initiator: self.has(INITIATOR_PSEUDONYM),
+                responder: self.has(RESPONDER_PSEUDONYM),
+            },
         })
     }
 }
@@ -264,8 +272,14 @@ pub(super) fn write(shapes: &[Shape], packer: &mut Packer, out: &mut Vec<u8>) {
 pub(super) fn read(
     unpacker: &mut Unpacker<'_>,
     count: usize,
+    may_have_pseudonyms: bool,
 ) -> Result<Vec<(Shape, Record)>, DecodeError> {
     let bits: Vec<u16> = unpacker.column("shape bits", count)?;
+    let is_pseudonym = |bits: &&u16| **bits & (INITIATOR_PSEUDONYM | RESPONDER_PSEUDONYM) != 0;
+    if let Some(bits) = bits.iter().find(is_pseudonym).filter(|_| !may_have_pseudonyms) {
+        let wanted = "one without pseudonyms, since there is no key epoch";
+        return Err(unpacker.value("shape bits", 0, u64::from(*bits), wanted));
+    }
     let mut shapes: Vec<Shape> =
         bits.iter().map(|bits| Shape { fields: u128::from(*bits), ..Shape::default() }).collect();
     for (name, at) in FIELDS {

@@ -85,6 +85,7 @@ pub(super) fn header(credentials: &Credentials, sequence: u64) -> BatchHeader {
         object_sha256: [0; 32],
         previous_blake3: [0; 32],
         sensor_version: String::new(),
+        key_epoch: None,
     }
 }
 
