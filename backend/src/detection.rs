@@ -29,8 +29,13 @@ const CLOCK_AHEAD_MS_MAX: u64 = 10 * 60_000;
 /// What could not be saved is tried again after so long, new batches or not.
 const SAVE_AGAIN: Duration = Duration::from_secs(5);
 const MS_A_DAY: i64 = 86_400_000;
-/// Records judged between two looks at other tasks.
-const RECORDS_A_TURN: usize = 4_096;
+/// Records whose places in memory are asked for together; see [`Detection::prepare`].
+const RECORDS_PREPARED: usize = 16;
+/// So many times those are judged between two looks at other tasks.
+const CHUNKS_A_TURN: usize = 256;
+/// Records judged between two looks at what was found, within a group: each look judges what changed anew, and a
+/// detector holds as many findings.
+const RECORDS_A_POLL: usize = 16_384;
 
 /// One member's detectors, and what they found that the database does not have yet.
 struct Watched {
@@ -39,27 +44,40 @@ struct Watched {
     /// of the same address would look long past.
     ahead: Detection,
     unsaved: BTreeMap<FindingId, Finding>,
+    /// Records since the detectors were last asked what they found.
+    unpolled: usize,
 }
 
 impl Watched {
     /// Takes records with the time at which each was received.
-    async fn judge(&mut self, records: impl ExactSizeIterator<Item = (&flow::Record, u64)>) {
-        let mut left = records.len();
-        for (record, received_ms) in records {
-            if record.end_ms > received_ms.saturating_add(CLOCK_AHEAD_MS_MAX) {
-                self.ahead.handle_record(record);
-            } else {
-                self.detection.handle_record(record);
+    async fn judge(&mut self, records: &[flow::Record], received_ms: &[u64]) {
+        let chunks =
+            records.chunks(RECORDS_PREPARED).zip(received_ms.chunks(RECORDS_PREPARED)).enumerate();
+        for (number, (records, received_ms)) in chunks {
+            for record in records {
+                self.detection.prepare(record);
             }
-            left -= 1;
-            if left.is_multiple_of(RECORDS_A_TURN) {
+            for (record, received_ms) in records.iter().zip(received_ms) {
+                if record.end_ms > received_ms.saturating_add(CLOCK_AHEAD_MS_MAX) {
+                    self.ahead.handle_record(record);
+                } else {
+                    self.detection.handle_record(record);
+                }
+            }
+            self.unpolled += records.len();
+            if self.unpolled >= RECORDS_A_POLL {
                 self.poll();
+            }
+            if number % CHUNKS_A_TURN == CHUNKS_A_TURN - 1 {
                 tokio::task::yield_now().await;
             }
         }
     }
 
     fn poll(&mut self) {
+        if std::mem::take(&mut self.unpolled) == 0 {
+            return;
+        }
         for detection in [&mut self.ahead, &mut self.detection] {
             let found = detection.poll_findings();
             self.unsaved.extend(found.into_iter().map(|finding| (finding.id, finding)));
@@ -109,7 +127,8 @@ impl Detector {
             for Received { batch, received_ms, .. } in &stored.received {
                 match self.watched(&batch.header.member).await {
                     Ok(watched) => {
-                        watched.judge(batch.records.iter().map(|it| (it, *received_ms))).await;
+                        let received_ms = vec![*received_ms; batch.records.len()];
+                        watched.judge(&batch.records, &received_ms).await;
                     }
                     Err(error) => {
                         tracing::error!(%error, "judged after a restart only");
@@ -130,6 +149,7 @@ impl Detector {
                 ahead: Detection::new(settings.clone()),
                 detection: Detection::new(settings),
                 unsaved: BTreeMap::new(),
+                unpolled: 0,
             };
             self.members.insert(member.clone(), watched);
         }
@@ -140,6 +160,7 @@ impl Detector {
     async fn save(&mut self) {
         let mut failed = None;
         for (member, watched) in &mut self.members {
+            watched.poll();
             let findings: Vec<Finding> = watched.unsaved.values().cloned().collect();
             match self.database.upsert_findings(member.as_str(), &findings, now_ms()).await {
                 Ok(()) => watched.unsaved.clear(),
@@ -183,7 +204,7 @@ impl Detector {
             let records = lake::records(&rows)?;
             let received = lake::received_ms(&rows)?;
             count += records.len();
-            watched.judge(records.iter().zip(received)).await;
+            watched.judge(&records, &received).await;
         }
         Ok(count)
     }
