@@ -43,7 +43,7 @@ const PACKED: [&str; 23] = [
 ];
 
 /// Columns whose minima and maxima a reader can use to pass over a file or a page: what the log has
-/// ([`super::STATISTICS_COLUMNS`]), and what is the same in a whole batch. Of the others each page has nearly all values.
+/// ([`super::STATISTICS_COLUMNS`]), and what is the same in a whole batch. Of the others a page has nearly all values.
 const WITH_STATISTICS: [&str; 8] = [
     "member",
     "sensor",
