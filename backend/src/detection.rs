@@ -29,8 +29,13 @@ const CLOCK_AHEAD_MS_MAX: u64 = 10 * 60_000;
 /// What could not be saved is tried again after so long, new batches or not.
 const SAVE_AGAIN: Duration = Duration::from_secs(5);
 const MS_A_DAY: i64 = 86_400_000;
-/// Records judged between two looks at other tasks.
-const RECORDS_A_TURN: usize = 4_096;
+/// Records whose places in memory are asked for together; see [`Detection::prepare`].
+const RECORDS_PREPARED: usize = 16;
+/// So many times those are judged between two looks at other tasks.
+const CHUNKS_A_TURN: usize = 256;
+/// Records judged between two looks at what was found, within a group: each look judges what changed anew, and a
+/// detector holds as many findings.
+const RECORDS_A_POLL: usize = 16_384;
 
 /// Key epochs of one sensor that are judged at a time: the current one, and the one whose last batches still come.
 const KEY_EPOCHS_MAX: usize = 2;
@@ -41,6 +46,8 @@ struct Judges {
     /// Judges records from after their own reception: a clock is wrong, and beside such a record everything else
     /// of the same address would look long past.
     ahead: Detection,
+    /// Records since they were last asked what they found.
+    unpolled: usize,
 }
 
 /// One member's detectors, and what they found that the database does not have yet.
@@ -57,19 +64,28 @@ impl Watched {
     async fn judge(
         &mut self,
         key_scope: Option<KeyScope>,
-        records: impl ExactSizeIterator<Item = (&flow::Record, u64)>,
+        records: &[flow::Record],
+        received_ms: &[u64],
     ) {
-        let mut left = records.len();
         let mut judges = self.take(&key_scope);
-        for (record, received_ms) in records {
-            if record.end_ms > received_ms.saturating_add(CLOCK_AHEAD_MS_MAX) {
-                judges.ahead.handle_record(record);
-            } else {
-                judges.detection.handle_record(record);
+        let chunks =
+            records.chunks(RECORDS_PREPARED).zip(received_ms.chunks(RECORDS_PREPARED)).enumerate();
+        for (number, (records, received_ms)) in chunks {
+            for record in records {
+                judges.detection.prepare(record);
             }
-            left -= 1;
-            if left.is_multiple_of(RECORDS_A_TURN) {
+            for (record, received_ms) in records.iter().zip(received_ms) {
+                if record.end_ms > received_ms.saturating_add(CLOCK_AHEAD_MS_MAX) {
+                    judges.ahead.handle_record(record);
+                } else {
+                    judges.detection.handle_record(record);
+                }
+            }
+            judges.unpolled += records.len();
+            if judges.unpolled >= RECORDS_A_POLL {
                 self.poll(key_scope.as_ref(), &mut judges);
+            }
+            if number % CHUNKS_A_TURN == CHUNKS_A_TURN - 1 {
                 tokio::task::yield_now().await;
             }
         }
@@ -81,6 +97,7 @@ impl Watched {
         self.judges.remove(key_scope).unwrap_or_else(|| Judges {
             ahead: Detection::new(self.settings.clone()),
             detection: Detection::new(self.settings.clone()),
+            unpolled: 0,
         })
     }
 
@@ -101,7 +118,18 @@ impl Watched {
         }
     }
 
+    fn poll_all(&mut self) {
+        let mut all = std::mem::take(&mut self.judges);
+        for (key_scope, judges) in &mut all {
+            self.poll(key_scope.as_ref(), judges);
+        }
+        self.judges = all;
+    }
+
     fn poll(&mut self, key_scope: Option<&KeyScope>, judges: &mut Judges) {
+        if std::mem::take(&mut judges.unpolled) == 0 {
+            return;
+        }
         for detection in [&mut judges.ahead, &mut judges.detection] {
             let found = detection.poll_findings().into_iter().map(|finding| match key_scope {
                 Some(key_scope) => finding.within(key_scope.clone()),
@@ -159,8 +187,8 @@ impl Detector {
                             sensor: header.sensor.to_string(),
                             key_epoch,
                         });
-                        let records = batch.records.iter().map(|it| (it, *received_ms));
-                        watched.judge(key_scope, records).await;
+                        let received_ms = vec![*received_ms; batch.records.len()];
+                        watched.judge(key_scope, &batch.records, &received_ms).await;
                     }
                     Err(error) => {
                         tracing::error!(%error, "judged after a restart only");
@@ -187,6 +215,7 @@ impl Detector {
     async fn save(&mut self) {
         let mut failed = None;
         for (member, watched) in &mut self.members {
+            watched.poll_all();
             let findings: Vec<Finding> = watched.unsaved.values().cloned().collect();
             match self.database.upsert_findings(member.as_str(), &findings, now_ms()).await {
                 Ok(()) => watched.unsaved.clear(),
@@ -233,10 +262,9 @@ impl Detector {
             count += records.len();
             let mut at = 0;
             for run in scopes.chunk_by(|one, next| one == next) {
-                let records = &records[at..at + run.len()];
-                let received = received[at..at + run.len()].iter().copied();
-                at += run.len();
-                watched.judge(run[0].clone(), records.iter().zip(received)).await;
+                let range = at..at + run.len();
+                at = range.end;
+                watched.judge(run[0].clone(), &records[range.clone()], &received[range]).await;
             }
         }
         Ok(count)

@@ -2,9 +2,10 @@
 //! remote-controlled program does. In: completed connections and answered UDP exchanges, by source,
 //! destination and port.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 
-use flow::{Handshake, protocol};
+use flow::{Handshake, Record, protocol};
 
 use crate::Settings;
 use crate::distinct::{Distinct, address_item};
@@ -60,7 +61,7 @@ struct Line {
 struct Pair {
     rule: Rule,
     /// The latest calls, by start.
-    calls: Vec<Call>,
+    calls: VecDeque<Call>,
     calls_total: u64,
     span: Span,
     totals: Totals,
@@ -112,21 +113,28 @@ impl BeaconDetector {
         }
     }
 
-    pub(crate) fn handle(&mut self, facts: &Facts<'_>) {
-        let record = facts.record;
-        let is_outbound =
-            matches!(facts.direction, TrafficDirection::Outbound | TrafficDirection::Unknown);
+    /// See [`crate::Detection::prepare`].
+    pub(crate) fn prepare(&self, record: &Record) {
+        if self.is_call(record) {
+            self.callers.prepare(&record.responder);
+            self.pairs.prepare(&(record.initiator, record.responder, record.responder_port));
+        }
+    }
+
+    fn is_call(&self, record: &Record) -> bool {
         let is_answered = match record.protocol {
             protocol::TCP => record.handshake == Handshake::Established,
             protocol::UDP => record.from_initiator.packets > 0 && record.from_responder.packets > 0,
             _ => false,
         };
-        if !is_outbound
-            || !is_answered
-            || !record.ports_known
-            || facts.is_continuation
-            || self.ports_ignored.contains(&record.responder_port)
-        {
+        is_answered && record.ports_known && !self.ports_ignored.contains(&record.responder_port)
+    }
+
+    pub(crate) fn handle(&mut self, facts: &Facts<'_>) {
+        let record = facts.record;
+        let is_outbound =
+            matches!(facts.direction, TrafficDirection::Outbound | TrafficDirection::Unknown);
+        if !is_outbound || facts.is_continuation || !self.is_call(record) {
             return;
         }
         self.hosts.insert(address_item(record.initiator));
@@ -136,7 +144,7 @@ impl BeaconDetector {
         let rule = self.rule;
         let make = || Pair {
             rule,
-            calls: Vec::new(),
+            calls: VecDeque::new(),
             calls_total: 0,
             span: Span::of(record),
             totals: Totals::default(),
@@ -196,17 +204,28 @@ impl Pair {
             sent_bytes: record.from_initiator.bytes,
             bytes: record.from_initiator.bytes + record.from_responder.bytes,
         };
-        let place = self.calls.partition_point(|known| *known <= call);
-        self.calls.insert(place, call);
-        if self.calls.len() > CALLS_MAX {
-            self.calls.remove(0);
+        // Most calls are the latest.
+        let is_latest = self.calls.back().is_none_or(|latest| *latest <= call);
+        let mut place = self.calls.len();
+        if !is_latest {
+            place = self.calls.partition_point(|known| *known <= call);
         }
+        if self.calls.len() >= CALLS_MAX {
+            // Older than all that are kept, or the oldest makes room.
+            if place == 0 {
+                return;
+            }
+            self.calls.pop_front();
+            place -= 1;
+        }
+        self.calls.insert(place, call);
     }
 
     fn judge(&self) -> Option<Found> {
         let line = self.line()?;
+        let starts = self.calls.iter().map(|call| call.start_ms);
         let mut gaps: Vec<u64> =
-            self.calls.windows(2).map(|pair| pair[1].start_ms - pair[0].start_ms).collect();
+            starts.clone().zip(starts.skip(1)).map(|(one, next)| next - one).collect();
         let mut sizes: Vec<u64> = self.calls.iter().map(|call| call.sent_bytes).collect();
         let mut bytes: Vec<u64> = self.calls.iter().map(|call| call.bytes).collect();
         bytes.sort_unstable();
@@ -224,7 +243,7 @@ impl Pair {
 
     /// The line that these calls may be held against, the long one first.
     fn line(&self) -> Option<Line> {
-        let span_ms = self.calls.last()?.start_ms.checked_sub(self.span.first_ms)?;
+        let span_ms = self.calls.back()?.start_ms.checked_sub(self.span.first_ms)?;
         let is_enough = |line: &&Line| self.calls_total >= line.calls && span_ms >= line.span_ms;
         [&self.rule.long, &self.rule.short].into_iter().find(is_enough).copied()
     }

@@ -8,13 +8,16 @@ const REGISTERS: usize = 1 << REGISTER_BITS;
 /// Bits of the hash that choose a register.
 const REGISTER_BITS: u32 = 10;
 
+/// The highest rank of a register: the sum of all registers, in units of two to the minus this, fits 64 bits.
+const RANK_MAX: u8 = 53;
+
 /// A set that counts its items: exactly up to a limit, then as a `HyperLogLog` sketch of 1 KiB.
 #[derive(Clone, Debug)]
 pub(crate) struct Distinct {
     /// Sorted; empty once the sketch has taken over.
     exact: Vec<u32>,
     exact_max: usize,
-    sketch: Option<Box<[u8; REGISTERS]>>,
+    sketch: Option<Box<Sketch>>,
 }
 
 impl Distinct {
@@ -26,18 +29,18 @@ impl Distinct {
     /// Adds an item.
     pub(crate) fn insert(&mut self, item: u32) {
         if let Some(sketch) = &mut self.sketch {
-            observe(sketch, item);
+            sketch.observe(item);
             return;
         }
         if let Err(place) = self.exact.binary_search(&item) {
             if self.exact.len() < self.exact_max {
                 self.exact.insert(place, item);
             } else {
-                let mut sketch = Box::new([0; REGISTERS]);
+                let mut sketch = Box::new(Sketch::new());
                 for known in self.exact.drain(..) {
-                    observe(&mut sketch, known);
+                    sketch.observe(known);
                 }
-                observe(&mut sketch, item);
+                sketch.observe(item);
                 self.exact.shrink_to_fit();
                 self.sketch = Some(sketch);
             }
@@ -51,22 +54,19 @@ impl Distinct {
         }
         if let Some(theirs) = &other.sketch {
             let known = std::mem::take(&mut self.exact);
-            let mine = self.sketch.get_or_insert_with(|| Box::new([0; REGISTERS]));
+            let mine = self.sketch.get_or_insert_with(|| Box::new(Sketch::new()));
             for item in known {
-                observe(mine, item);
+                mine.observe(item);
             }
-            for (mine, theirs) in mine.iter_mut().zip(theirs.iter()) {
-                *mine = (*mine).max(*theirs);
+            for (register, &rank) in theirs.ranks.iter().enumerate() {
+                mine.raise(register, rank);
             }
         }
     }
 
     /// How many different items were added.
     pub(crate) fn count(&self) -> u64 {
-        match &self.sketch {
-            None => self.exact.len() as u64,
-            Some(sketch) => estimate(sketch),
-        }
+        self.sketch.as_ref().map_or(self.exact.len() as u64, |sketch| sketch.estimate())
     }
 
     /// Whether [`Distinct::count`] is exact rather than an estimate.
@@ -75,29 +75,58 @@ impl Distinct {
     }
 }
 
-fn observe(sketch: &mut [u8; REGISTERS], item: u32) {
-    let hash = mixed(u64::from(item));
-    #[expect(clippy::cast_possible_truncation, reason = "only the lowest 10 bits are kept")]
-    let register = (hash as usize) & (REGISTERS - 1);
-    #[expect(clippy::cast_possible_truncation, reason = "at most 55")]
-    let rank = ((hash >> REGISTER_BITS).trailing_zeros().min(54) + 1) as u8;
-    sketch[register] = sketch[register].max(rank);
+/// The registers, with what the estimate needs of them: it is asked for with every judgement, and looks at none.
+#[derive(Clone, Debug)]
+struct Sketch {
+    ranks: [u8; REGISTERS],
+    /// The sum of 2^-rank, in units of 2^-[`RANK_MAX`]: exact.
+    inverse: u64,
+    empty: u16,
 }
 
-/// Flajolet et al. 2007, with linear counting for small counts.
-fn estimate(sketch: &[u8; REGISTERS]) -> u64 {
-    const SIZE: f64 = 1024.0;
-    let inverse: f64 = sketch.iter().map(|&rank| 0.5_f64.powi(i32::from(rank))).sum();
-    let raw = 0.7213 / (1.0 + 1.079 / SIZE) * SIZE * SIZE / inverse;
-    let empty: f64 = sketch.iter().filter(|&&rank| rank == 0).map(|_| 1.0).sum();
-    let count = if raw <= 2.5 * SIZE && empty > 0.0 { SIZE * (SIZE / empty).ln() } else { raw };
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "positive, and far below 2^53 with 32-bit items"
-    )]
-    let count = count.round() as u64;
-    count
+impl Sketch {
+    const fn new() -> Self {
+        let inverse = 1 << (REGISTER_BITS + RANK_MAX as u32);
+        Self { ranks: [0; REGISTERS], inverse, empty: 1 << REGISTER_BITS }
+    }
+
+    fn observe(&mut self, item: u32) {
+        let hash = mixed(u64::from(item));
+        #[expect(clippy::cast_possible_truncation, reason = "only the lowest 10 bits are kept")]
+        let register = (hash as usize) & (REGISTERS - 1);
+        let zeros = (hash >> REGISTER_BITS).trailing_zeros().min(u32::from(RANK_MAX) - 1);
+        #[expect(clippy::cast_possible_truncation, reason = "at most 52")]
+        self.raise(register, zeros as u8 + 1);
+    }
+
+    fn raise(&mut self, register: usize, rank: u8) {
+        let known = &mut self.ranks[register];
+        if rank > *known {
+            self.inverse -= (1 << (RANK_MAX - *known)) - (1 << (RANK_MAX - rank));
+            self.empty -= u16::from(*known == 0);
+            *known = rank;
+        }
+    }
+
+    /// Flajolet et al. 2007, with linear counting for small counts.
+    fn estimate(&self) -> u64 {
+        const SIZE: f64 = 1024.0;
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "2^-53 of it is far below the sketch's own error"
+        )]
+        let inverse = self.inverse as f64 * 0.5_f64.powi(i32::from(RANK_MAX));
+        let raw = 0.7213 / (1.0 + 1.079 / SIZE) * SIZE * SIZE / inverse;
+        let empty = f64::from(self.empty);
+        let count = if raw <= 2.5 * SIZE && empty > 0.0 { SIZE * (SIZE / empty).ln() } else { raw };
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "positive, and far below 2^53 with 32-bit items"
+        )]
+        let count = count.round() as u64;
+        count
+    }
 }
 
 /// `SplitMix64`'s finaliser: spreads close numbers over all bits, the same on every machine.
@@ -145,6 +174,20 @@ mod tests {
                 seen.abs_diff(count) * 10 <= if count <= 64 { 0 } else { count },
                 "{seen} {count}"
             );
+        }
+    }
+
+    #[test]
+    fn what_is_kept_for_the_estimate_is_what_the_registers_say() {
+        let (mut left, mut right) = (Distinct::new(4), Distinct::new(4));
+        (0..50_000_u32).for_each(|item| left.insert(item.wrapping_mul(2_654_435_761)));
+        (0..700).for_each(|item| right.insert(item));
+        right.absorb(&left);
+        for distinct in [left, right] {
+            let sketch = distinct.sketch.expect("more than 4 items");
+            let sum: u64 = sketch.ranks.iter().map(|&rank| 1 << (RANK_MAX - rank)).sum();
+            let empty: u16 = sketch.ranks.iter().map(|&rank| u16::from(rank == 0)).sum();
+            assert_eq!((sketch.inverse, sketch.empty), (sum, empty));
         }
     }
 

@@ -1,7 +1,9 @@
 //! A map with a fixed number of places: what was touched least, and least often, makes room.
 
-use std::collections::HashMap;
-use std::hash::Hash;
+use std::hash::{BuildHasher as _, Hash};
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 
 /// How many rounds of the hand an often-touched entry survives. A flood of sources that are each
 /// seen once leaves at the first round, and the patient scanner among them stays.
@@ -13,7 +15,12 @@ const CREDIT_MAX: u8 = 7;
 #[derive(Debug)]
 pub(crate) struct Table<K, V> {
     places: Vec<Place<K, V>>,
-    index: HashMap<K, usize>,
+    /// Of each place; apart, because the hand passes many.
+    credits: Vec<u8>,
+    /// Places by the hash of their keys. Only the number is here, so that the index of a full table stays in the cache.
+    index: HashTable<u32>,
+    /// Seeded anew in each process: who chooses addresses does not choose collisions.
+    hasher: RandomState,
     hand: usize,
     capacity: usize,
     evicted_total: u64,
@@ -23,36 +30,58 @@ pub(crate) struct Table<K, V> {
 struct Place<K, V> {
     key: K,
     value: V,
-    credit: u8,
 }
 
 impl<K: Copy + Eq + Hash, V> Table<K, V> {
-    /// An empty table; grows as it fills. A capacity of 0 is taken as 1.
+    /// An empty table; grows as it fills. A capacity of 0 is taken as 1, and none is above 2^32 - 1.
     pub(crate) fn new(capacity: usize) -> Self {
-        let capacity = capacity.max(1);
-        Self { places: Vec::new(), index: HashMap::new(), hand: 0, capacity, evicted_total: 0 }
+        Self {
+            places: Vec::new(),
+            credits: Vec::new(),
+            index: HashTable::new(),
+            hasher: RandomState::default(),
+            hand: 0,
+            capacity: capacity.clamp(1, u32::MAX as usize),
+            evicted_total: 0,
+        }
     }
 
     /// The entry of `key`, made when it is new, and what had to leave for it.
     pub(crate) fn touch(&mut self, key: K, make: impl FnOnce() -> V) -> (&mut V, Option<(K, V)>) {
-        if let Some(&at) = self.index.get(&key) {
-            let place = &mut self.places[at];
-            place.credit = (place.credit + 1).min(CREDIT_MAX);
-            return (&mut place.value, None);
-        }
-        let place = Place { key, value: make(), credit: 0 };
-        if self.places.len() < self.capacity {
-            let at = self.places.len();
-            self.places.push(place);
-            self.index.insert(key, at);
+        let hash = self.hasher.hash_one(key);
+        if let Some(at) = self.find(hash, &key) {
+            let credit = &mut self.credits[at];
+            *credit = (*credit + 1).min(CREDIT_MAX);
             return (&mut self.places[at].value, None);
         }
-        let at = self.find_place();
-        let evicted = std::mem::replace(&mut self.places[at], place);
-        self.index.remove(&evicted.key);
-        self.index.insert(key, at);
-        self.evicted_total += 1;
-        (&mut self.places[at].value, Some((evicted.key, evicted.value)))
+        let place = Place { key, value: make() };
+        let (at, evicted) = if self.places.len() < self.capacity {
+            self.places.push(place);
+            self.credits.push(0);
+            (self.places.len() - 1, None)
+        } else {
+            let at = self.find_place();
+            let evicted = std::mem::replace(&mut self.places[at], place);
+            self.remove_index(self.hasher.hash_one(evicted.key), at);
+            self.evicted_total += 1;
+            (at, Some((evicted.key, evicted.value)))
+        };
+        let Self { places, index, hasher, .. } = self;
+        // No place has a number above the capacity, which has 32 bits.
+        let number = u32::try_from(at).unwrap_or(u32::MAX);
+        index.insert_unique(hash, number, |&at| hasher.hash_one(places[at as usize].key));
+        (&mut self.places[at].value, evicted)
+    }
+
+    fn find(&self, hash: u64, key: &K) -> Option<usize> {
+        let found = self.index.find(hash, |&at| self.places[at as usize].key == *key);
+        found.map(|&at| at as usize)
+    }
+
+    fn remove_index(&mut self, hash: u64, at: usize) {
+        if let Ok(entry) = self.index.find_entry(hash, |&known| known as usize == at) {
+            entry.remove();
+        }
     }
 
     /// Moves the hand to the next entry without credit and past it. Ends: each round takes a credit
@@ -60,8 +89,8 @@ impl<K: Copy + Eq + Hash, V> Table<K, V> {
     fn find_place(&mut self) -> usize {
         loop {
             let at = self.hand;
-            self.hand = (self.hand + 1) % self.places.len();
-            match &mut self.places[at].credit {
+            self.hand = (self.hand + 1) % self.credits.len();
+            match &mut self.credits[at] {
                 0 => return at,
                 credit => *credit -= 1,
             }
@@ -70,12 +99,20 @@ impl<K: Copy + Eq + Hash, V> Table<K, V> {
 
     /// The entry of `key`, without touching it.
     pub(crate) fn get(&self, key: &K) -> Option<&V> {
-        self.index.get(key).map(|&at| &self.places[at].value)
+        self.find(self.hasher.hash_one(key), key).map(|at| &self.places[at].value)
     }
 
     /// The entry of `key`, without touching it.
     pub(crate) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
-        self.index.get(key).map(|&at| &mut self.places[at].value)
+        self.find(self.hasher.hash_one(key), key).map(|at| &mut self.places[at].value)
+    }
+
+    /// Reads the entry of `key`, if there is one, and gives nothing. Look-ups that need nothing of each other wait for
+    /// memory at the same time; what follows finds the entries in the cache.
+    pub(crate) fn prepare(&self, key: &K) {
+        if let Some(at) = self.find(self.hasher.hash_one(key), key) {
+            std::hint::black_box(self.credits[at]);
+        }
     }
 
     /// Entries held.

@@ -144,6 +144,11 @@ impl<S: Subject> Watch<S> {
         }
     }
 
+    /// As [`Table::prepare`].
+    pub(crate) fn prepare(&self, key: &S::Key) {
+        self.table.prepare(key);
+    }
+
     pub(crate) fn get(&self, key: &S::Key) -> Option<&S> {
         self.table.get(key).map(|watched| &watched.subject)
     }

@@ -1,5 +1,6 @@
 //! The only writer of the lake: collects batches for a moment, commits them together, then answers.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +16,8 @@ use crate::trouble::Trouble;
 
 /// Days of event time in one batch, each of which is a file. A batch of a busy sensor has one or two.
 const BATCH_DAYS_MAX: usize = 400;
+/// Records that are worth a commit of their own: a group with so many takes what has come and waits for nobody else.
+const GROUP_RECORDS_ENOUGH: usize = 65_536;
 /// A copy of the commit log that could not be made is tried again after so long, new batches or not.
 const CATCH_UP_AGAIN: Duration = Duration::from_secs(5);
 
@@ -137,11 +140,14 @@ impl Writer {
         let mut group = Group::default();
         self.handle(first, &mut group).await;
         while !group.batches.is_empty() && group.records < self.settings.group_records_max {
-            let next = timeout(self.settings.quiet, requests.recv());
-            match timeout_at(deadline, next).await {
-                Ok(Ok(Some(request))) => self.handle(request, &mut group).await,
-                _ => break,
-            }
+            let next = if group.records >= GROUP_RECORDS_ENOUGH {
+                requests.try_recv().ok()
+            } else {
+                let next = timeout(self.settings.quiet, requests.recv());
+                timeout_at(deadline, next).await.ok().and_then(Result::ok).flatten()
+            };
+            let Some(request) = next else { break };
+            self.handle(request, &mut group).await;
         }
         group
     }
@@ -274,22 +280,41 @@ impl Writer {
         }
     }
 
-    /// Keeps the evidence, then stores the rows: what is acknowledged has both, and what has no rows is sent again.
+    /// Keeps the evidence and writes the rows, one beside the other, then commits: what is acknowledged has both, and
+    /// what has no rows is sent again.
     async fn append(&mut self, received: &[Received], sealed: Vec<Bytes>) -> anyhow::Result<u64> {
-        let mut kept = None;
-        if let Some(evidence) = self.evidence.clone() {
-            let received_ms = received.first().map_or(0, |first| first.received_ms);
-            let keeping = tokio::task::spawn_blocking(move || evidence.keep(&sealed, received_ms));
-            kept = Some(keeping.await??);
-        }
-        let appended = self.lake.append(received).await;
-        if let (Err(_), Some(file)) = (&appended, kept)
+        let received_ms = received.first().map_or(0, |first| first.received_ms);
+        let keeping = self.evidence.clone().map(|evidence| {
+            tokio::task::spawn_blocking(move || evidence.keep(&sealed, received_ms))
+        });
+        let written = self.lake.write(received).await;
+        let kept: anyhow::Result<Option<PathBuf>> = match keeping {
+            None => Ok(None),
+            Some(keeping) => match keeping.await {
+                Ok(kept) => kept.map(Some).map_err(Into::into),
+                Err(ended) => Err(ended.into()),
+            },
+        };
+        let (kept, error) = match (kept, written) {
+            (Ok(kept), Ok(written)) => match self.lake.commit(received, written).await {
+                Ok(version) => return Ok(version),
+                Err(error) => (kept, error.into()),
+            },
+            (Ok(kept), Err(error)) => (kept, error.into()),
+            (Err(error), written) => {
+                if let Ok(written) = written {
+                    self.lake.discard(written).await;
+                }
+                (None, error)
+            }
+        };
+        if let Some(file) = kept
             && let Err(error) = std::fs::remove_file(&file)
         {
             // The batches come again, and with them an equal copy.
             tracing::warn!(%error, file = %file.display(), "evidence without rows stays behind");
         }
-        Ok(appended?)
+        Err(error)
     }
 
     /// The rows are durable whatever happens here, and the commit log has the summaries: a failure is mended by

@@ -1,11 +1,12 @@
 //! Takes batches; gives a Delta Lake table of flow records that any engine can read, and sessions that query
-//! it. Never acknowledges anything: whoever calls [`Lake::append`] does, after it returned.
+//! it. Never acknowledges anything: whoever calls [`Lake::commit`] does, after it returned.
 //!
 //! What makes a row exactly one row: the commit that adds a batch's rows also sets, in the same log entry, the
 //! transaction identifier `sensor/boot_epoch` to the batch's sequence. A crash at any moment leaves both or
 //! neither, and the next process reads the sequence back before it takes anything.
 
 mod durable;
+mod files;
 mod outer;
 mod schema;
 
@@ -16,15 +17,10 @@ use std::sync::Arc;
 use datafusion::error::DataFusionError;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::object_store::ObjectStoreExt as _;
-use datafusion::parquet::basic::{Compression, Encoding, ZstdLevel};
-use datafusion::parquet::errors::ParquetError;
-use datafusion::parquet::file::properties::WriterProperties;
-use datafusion::parquet::schema::types::ColumnPath;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake::kernel::{Action, Add, Transaction};
 use deltalake::protocol::{DeltaOperation, SaveMode};
-use deltalake::writer::{DeltaWriter, RecordBatchWriter};
 use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError, TableProperty};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -175,6 +171,13 @@ pub struct SessionLimits {
     pub spill_folder: PathBuf,
 }
 
+/// Rows that are on the disk, and in no version of the table yet.
+#[derive(Debug)]
+pub struct Written {
+    adds: Vec<Add>,
+    sequences: BTreeMap<String, u64>,
+}
+
 /// The table at one of its versions.
 pub struct Lake {
     table: DeltaTable,
@@ -259,37 +262,20 @@ impl Lake {
         Ok(version.and_then(|version| u64::try_from(version).ok()))
     }
 
-    /// Adds all rows of some batches in one atomic commit and gives the new version. Durable when it returns.
-    ///
-    /// After an error nothing of them is in the table, unless the error says that the log could not be read
-    /// back: then [`Lake::reload`] and [`Lake::watermark`] tell.
+    /// Writes the rows of some batches as one file for each day, durably; all of them, or none. They are in the table
+    /// once [`Lake::commit`] has returned.
     ///
     /// # Errors
     ///
-    /// When the disk refuses or another writer is in the way.
-    pub async fn append(&mut self, batches: &[Received]) -> Result<u64, LakeError> {
-        let adds = self.write_files(batches).await?;
-        let mut sequences = BTreeMap::new();
-        for Received { batch, .. } in batches {
-            let id = app_id(&batch.header.sensor, batch.header.boot_epoch);
-            let highest = sequences.entry(id).or_insert(0);
-            *highest = batch.header.sequence.max(*highest);
-        }
-        match self.commit(batches, &adds, &sequences).await {
-            Ok(version) => Ok(version),
-            Err(error) => self.after_failed_commit(error, &adds, &sequences).await,
-        }
-    }
-
-    /// Writes the rows as one file for each day, durably; all of them, or none.
-    async fn write_files(&self, batches: &[Received]) -> Result<Vec<Add>, LakeError> {
+    /// When the disk refuses; then nothing of them stays.
+    pub async fn write(&self, batches: &[Received]) -> Result<Written, LakeError> {
         self.staging.begin();
-        let encoded = self.encode(batches).await;
+        let encoded = files::encode(&self.table, &self.path, batches).await;
         let files = self.staging.take();
         let adds = encoded?;
         let written = tokio::task::spawn_blocking(move || durable::write_all(&files)).await;
         match written {
-            Ok(Ok(())) => Ok(adds),
+            Ok(Ok(())) => Ok(Written { adds, sequences: sequences(batches) }),
             Ok(Err(WriteError { path, source })) => Err(LakeError::Write { path, source }),
             Err(ended) => {
                 Err(LakeError::Write { path: self.path.clone().into(), source: ended.into() })
@@ -297,22 +283,51 @@ impl Lake {
         }
     }
 
-    /// Makes Parquet of the rows; what the library puts stays in memory.
-    async fn encode(&self, batches: &[Received]) -> Result<Vec<Add>, LakeError> {
-        let failed = |source| delta(&self.path, source);
-        let properties = writer_properties().map_err(|source| failed(source.into()))?;
-        let mut writer = RecordBatchWriter::for_table(&self.table)
-            .map_err(failed)?
-            .with_writer_properties(properties);
-        for Received { batch, received_ms, .. } in batches {
-            if !batch.records.is_empty() {
-                writer.write(schema::rows(batch, *received_ms)?).await.map_err(failed)?;
-            }
+    /// Adds what was written of these batches in one atomic commit and gives the new version. Durable when it returns.
+    ///
+    /// After an error nothing of them is in the table, unless the error says that the log could not be read
+    /// back: then [`Lake::reload`] and [`Lake::watermark`] tell.
+    ///
+    /// # Errors
+    ///
+    /// When the disk refuses or another writer is in the way.
+    pub async fn commit(
+        &mut self,
+        batches: &[Received],
+        written: Written,
+    ) -> Result<u64, LakeError> {
+        let Written { adds, sequences } = written;
+        match self.commit_files(batches, &adds, &sequences).await {
+            Ok(version) => Ok(version),
+            Err(error) => self.after_failed_commit(error, &adds, &sequences).await,
         }
-        writer.flush().await.map_err(failed)
     }
 
-    async fn commit(
+    /// [`Lake::write`] and [`Lake::commit`], when nothing is to be done between.
+    ///
+    /// # Errors
+    ///
+    /// Those of the two.
+    pub async fn append(&mut self, batches: &[Received]) -> Result<u64, LakeError> {
+        let written = self.write(batches).await?;
+        self.commit(batches, written).await
+    }
+
+    /// Removes what was written and will not be committed.
+    pub async fn discard(&self, written: Written) {
+        self.remove(&written.adds).await;
+    }
+
+    async fn remove(&self, adds: &[Add]) {
+        for add in adds {
+            let path = datafusion::object_store::path::Path::from(add.path.as_str());
+            if let Err(source) = self.table.object_store().delete(&path).await {
+                tracing::warn!(%source, path = add.path, "a data file without a commit stays behind");
+            }
+        }
+    }
+
+    async fn commit_files(
         &mut self,
         batches: &[Received],
         adds: &[Add],
@@ -364,12 +379,7 @@ impl Lake {
         if self.transaction(id).await?.is_some_and(|held| held >= *sequence) {
             return Ok(self.version());
         }
-        for add in adds {
-            let path = datafusion::object_store::path::Path::from(add.path.as_str());
-            if let Err(source) = self.table.object_store().delete(&path).await {
-                tracing::warn!(%source, path = add.path, "a data file without a commit stays behind");
-            }
-        }
+        self.remove(adds).await;
         Err(error)
     }
 
@@ -433,6 +443,17 @@ impl Lake {
     }
 }
 
+/// The highest sequence of each session among some batches.
+fn sequences(batches: &[Received]) -> BTreeMap<String, u64> {
+    let mut sequences = BTreeMap::new();
+    for Received { batch, .. } in batches {
+        let id = app_id(&batch.header.sensor, batch.header.boot_epoch);
+        let highest = sequences.entry(id).or_insert(0);
+        *highest = batch.header.sequence.max(*highest);
+    }
+    sequences
+}
+
 fn app_id(sensor: &SensorId, boot_epoch: u64) -> String {
     format!("{sensor}/{boot_epoch}")
 }
@@ -456,18 +477,6 @@ fn locate(folder: &Path) -> Result<(DeltaTable, String, Staging), LakeError> {
         .build()
         .map_err(|source| bad(source.to_string()))?;
     Ok((table, path, staging))
-}
-
-/// zstd-1 and delta-coded times: measured against the alternatives in the design's storage notes.
-fn writer_properties() -> Result<WriterProperties, ParquetError> {
-    let mut properties =
-        WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?));
-    for column in ["position", "start_time", "end_time"] {
-        properties = properties
-            .set_column_dictionary_enabled(ColumnPath::from(column), false)
-            .set_column_encoding(ColumnPath::from(column), Encoding::DELTA_BINARY_PACKED);
-    }
-    Ok(properties.build())
 }
 
 fn summaries(version: u64, entry: &[u8]) -> Result<Vec<Summary>, LakeError> {

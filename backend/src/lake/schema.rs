@@ -221,7 +221,7 @@ pub(super) fn rows(batch: &Batch, received_ms: u64) -> Result<RecordBatch, Schem
     };
     let time = |pick: &dyn Fn(&Record) -> u64| -> ArrayRef { times(records.iter().map(pick)) };
     let text = |pick: &dyn Fn(&Record) -> &'static str| -> ArrayRef {
-        Arc::new(records.iter().map(|record| Some(pick(record))).collect::<StringArray>())
+        Arc::new(StringArray::from_iter_values(records.iter().map(pick)))
     };
 
     let days: Date32Array = records.iter().map(|record| Some(day(record.start_ms))).collect();
@@ -269,7 +269,7 @@ pub(super) fn rows(batch: &Batch, received_ms: u64) -> Result<RecordBatch, Schem
 
 fn direction_columns(records: &[Record], side: impl Fn(&Record) -> &Direction) -> [ArrayRef; 9] {
     let long = |pick: fn(&Direction) -> u64| -> ArrayRef {
-        Arc::new(records.iter().map(|r| Some(signed(pick(side(r))))).collect::<Int64Array>())
+        Arc::new(Int64Array::from_iter_values(records.iter().map(|r| signed(pick(side(r))))))
     };
     let seen = |pick: fn(&Direction) -> u16| -> ArrayRef {
         let value = |r| Some(side(r)).filter(|d| d.packets > 0).map(|d| i32::from(pick(d)));
@@ -323,8 +323,8 @@ pub fn address_from_bytes(bytes: &[u8]) -> Option<IpAddr> {
 }
 
 fn times(milliseconds: impl Iterator<Item = u64>) -> ArrayRef {
-    let values = milliseconds.map(|ms| Some(signed(ms).saturating_mul(1000)));
-    Arc::new(values.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
+    let values = milliseconds.map(|ms| signed(ms).saturating_mul(1000));
+    Arc::new(TimestampMicrosecondArray::from_iter_values(values).with_timezone("UTC"))
 }
 
 /// Exact for what [`check`] passed.
@@ -343,6 +343,17 @@ pub fn days(batch: &Batch) -> usize {
     days.sort_unstable();
     days.dedup();
     days.len()
+}
+
+/// The day of all records, as `2026-01-05`; `None` when there are several, or it has no such name.
+pub(super) fn only_day(records: &[Record]) -> Option<String> {
+    let (first, others) = records.split_first()?;
+    let days = day(first.start_ms);
+    if others.iter().any(|record| day(record.start_ms) != days) {
+        return None;
+    }
+    let date = jiff::civil::date(1970, 1, 1).checked_add(jiff::Span::new().days(days)).ok()?;
+    Some(date.to_string())
 }
 
 /// Lower-case hexadecimal.

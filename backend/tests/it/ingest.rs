@@ -1,8 +1,10 @@
 //! Acknowledged means durable, and nothing is stored twice, whatever fails in between.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use backend::ingest::Settings;
 use backend::lake::{RECORD_COLUMNS, Received, records};
 use backend::serve::serve;
 use backend::status::Status;
@@ -159,6 +161,69 @@ async fn when_the_disk_refuses_nothing_is_acknowledged_and_nothing_overtakes() -
     }
     running.stop().await?;
     assert_eq!(lab.rows().await?, (20, 20));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_without_evidence_are_not_stored_and_leave_nothing_behind() -> Result<()> {
+    let lab = Lab::new().await?;
+    let running = lab.start().await?;
+    assert_eq!(running.commit(batch(1, 1, five(1))).await?, Commit::Stored);
+
+    // A file where the evidence must go: rows and evidence are written at the same time, and the rows get there.
+    let evidence = lab.path().join("evidence");
+    std::fs::rename(&evidence, lab.path().join("hidden"))?;
+    std::fs::write(&evidence, "in the way")?;
+    let refused = running.commit(batch(1, 2, five(2))).await;
+    assert!(matches!(refused, Err(CommitError::Retry(_))), "{refused:?}");
+    let day = lab.path().join("lake/flows/day=2026-11-21");
+    assert_eq!(std::fs::read_dir(&day)?.count(), 1, "the file of rows was removed");
+    assert_eq!(lab.rows().await?, (5, 5));
+
+    std::fs::remove_file(&evidence)?;
+    std::fs::rename(lab.path().join("hidden"), &evidence)?;
+    assert_eq!(running.ingest.last_sequence(&sensor(), 1).await?, Some(1));
+    assert_eq!(running.commit(batch(1, 2, five(2))).await?, Commit::Stored);
+    running.stop().await?;
+    assert_eq!(lab.rows().await?, (10, 10));
+    assert_eq!(lab.folder.evidence().files()?.len(), 2);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_is_worth_a_commit_waits_for_nobody() -> Result<()> {
+    let lab = Lab::new().await?;
+    let hour = Duration::from_hours(1);
+    let settings = Settings { group_wait: hour, quiet: hour, group_records_max: 262_144 };
+    let running = lab.start_with(settings).await?;
+    // Were it to wait, this test would not end.
+    let records = (0..65_536).map(connection).collect();
+    assert_eq!(running.commit(batch(1, 1, records)).await?, Commit::Stored);
+    running.stop().await?;
+    assert_eq!(lab.rows().await?, (65_536, 65_536));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_in_the_folder_of_their_day_from_batches_of_one_day_and_of_several() -> Result<()>
+{
+    let lab = Lab::new().await?;
+    let running = lab.start().await?;
+    let day_ms = 86_400_000;
+    let days = |days: u64| {
+        let on = move |day| flow::Record { start_ms: day * day_ms, ..connection(0) };
+        (0..days).chain(0..days).map(on).collect::<Vec<_>>()
+    };
+    let both = [running.commit(batch(1, 1, days(3))), running.commit(batch(1, 2, days(1)))];
+    for answer in join_all(both).await {
+        assert_eq!(answer?, Commit::Stored);
+    }
+    running.stop().await?;
+    assert_eq!(lab.rows().await?, (8, 8));
+    assert_eq!(lab.folder.lake().await?.files(), 3, "one for each day");
+    let right = "SELECT count(*) FROM flows WHERE day = CAST(start_time AS DATE)";
+    assert_eq!(lab.number(right).await?, 8);
+    assert_eq!(lab.number("SELECT count(*) FROM flows WHERE day = '1970-01-01'").await?, 4);
     Ok(())
 }
 

@@ -55,18 +55,23 @@ impl Lab {
     }
 
     pub(crate) async fn start(&self) -> Result<Running> {
+        self.start_with(Settings {
+            group_wait: Duration::from_secs(1),
+            quiet: Duration::from_millis(20),
+            group_records_max: 10_000,
+        })
+        .await
+    }
+
+    pub(crate) async fn start_with(&self, settings: Settings) -> Result<Running> {
         let database = self.folder.database().await?;
         let lake = self.folder.lake().await?;
         let session = lake.session(&self.limits()).await?;
         let detector = Detector::rebuild(database.clone(), &session).await?;
         let (stored, to_judge) = mpsc::channel(1);
         let (ingest, requests) = Ingest::new(database.clone());
-        let settings = Settings {
-            group_wait: Duration::from_secs(1),
-            quiet: Duration::from_millis(20),
-            group_records_max: 10_000,
-        };
         let writer = Writer::new(lake, database, settings, stored).await?;
+        let writer = writer.keeping(self.folder.evidence());
         Ok(Running {
             ingest,
             writing: tokio::spawn(writer.run(requests)),
