@@ -50,6 +50,13 @@ struct Judges {
     unpolled: usize,
 }
 
+impl Judges {
+    fn new(settings: &Settings) -> Self {
+        let new = || Detection::new(settings.clone());
+        Self { detection: new(), ahead: new(), unpolled: 0 }
+    }
+}
+
 /// One member's detectors, and what they found that the database does not have yet.
 struct Watched {
     settings: Settings,
@@ -67,7 +74,8 @@ impl Watched {
         records: &[flow::Record],
         received_ms: &[u64],
     ) {
-        let mut judges = self.take(&key_scope);
+        let mut judges =
+            self.judges.remove(&key_scope).unwrap_or_else(|| Judges::new(&self.settings));
         let chunks =
             records.chunks(RECORDS_PREPARED).zip(received_ms.chunks(RECORDS_PREPARED)).enumerate();
         for (number, (records, received_ms)) in chunks {
@@ -91,14 +99,6 @@ impl Watched {
         }
         self.judges.insert(key_scope.clone(), judges);
         self.forget_old(key_scope.as_ref());
-    }
-
-    fn take(&mut self, key_scope: &Option<KeyScope>) -> Judges {
-        self.judges.remove(key_scope).unwrap_or_else(|| Judges {
-            ahead: Detection::new(self.settings.clone()),
-            detection: Detection::new(self.settings.clone()),
-            unpolled: 0,
-        })
     }
 
     /// A batch that comes later than that is judged by itself.

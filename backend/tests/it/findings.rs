@@ -4,9 +4,9 @@ use anyhow::Result;
 use backend::database::StoredFinding;
 use backend::lake::Received;
 use detect::Kind;
-use flow::Record;
+use flow::{Pseudonyms, Record};
 
-use crate::lab::{Lab, NOON_MS, batch, connection, probe};
+use crate::lab::{Lab, NOON_MS, batch, connection, probe, sensor};
 
 async fn scans(lab: &Lab) -> Result<Vec<StoredFinding>> {
     let found = lab.database().await?.findings_between(Some("town-hall"), 0, u64::MAX).await?;
@@ -106,5 +106,43 @@ async fn a_clock_in_1970_hides_nothing_that_others_see() -> Result<()> {
         .await?;
     running.stop().await?;
     assert!(scans(&lab).await?.iter().any(|stored| stored.finding.records >= 16));
+    Ok(())
+}
+
+/// The same probes at a pseudonym, in two batches of these key epochs.
+async fn probed(lab: &Lab, key_epochs: [u32; 2]) -> Result<()> {
+    let at_pseudonym = |n| {
+        let pseudonyms = Pseudonyms { responder: true, ..Pseudonyms::default() };
+        Record { pseudonyms, ..probe(n) }
+    };
+    let halves = [(0..8).map(at_pseudonym).collect(), (8..16).map(at_pseudonym).collect()];
+    let running = lab.start().await?;
+    for ((sequence, records), key_epoch) in (1..).zip(halves).zip(key_epochs) {
+        let mut batch = batch(1, sequence, records);
+        batch.header.key_epoch = Some(key_epoch);
+        running.commit(batch).await?;
+    }
+    running.kill().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pseudonym_is_another_host_in_another_key_epoch_also_after_a_restart() -> Result<()> {
+    let one = Lab::new().await?;
+    probed(&one, [7, 7]).await?;
+    let found = scans(&one).await?;
+    assert_eq!(found.len(), 1, "{found:?}");
+    let key_scope = found[0].finding.key_scope.clone();
+    assert_eq!(
+        key_scope.map(|scope| (scope.sensor, scope.key_epoch)),
+        Some((sensor().to_string(), 7))
+    );
+    one.start().await?.stop().await?;
+    assert_eq!(scans(&one).await?, found);
+
+    let two = Lab::new().await?;
+    probed(&two, [7, 8]).await?;
+    two.start().await?.stop().await?;
+    assert!(scans(&two).await?.is_empty());
     Ok(())
 }
